@@ -1,0 +1,268 @@
+import { z } from './zod.ts'
+import { Json, nextCursor, pageQuery, pathId, resumeQuery, Timestamp } from './common.ts'
+import { endpoint } from './endpoint.ts'
+import { sessionEnded, sessionStatuses } from './lifecycles.ts'
+
+export const SessionStatus = z.enum(sessionStatuses).openapi('SessionStatus', {
+  description:
+    '`pending` waits for a slot · `running` · `completed` exit code 0 · `failed` another exit code, or the sandbox was lost (see `error`) · `timeout` ran past `timeoutMs` · `cancelled`',
+})
+
+export const Isolation = z.enum(['process', 'qemu/tcg', 'qemu/kvm', 'firecracker']).openapi('Isolation')
+
+const noNul = (value: string) => !value.includes('\0')
+
+/** Environment of a program inside: names to values, any text but NUL. Not for secrets. */
+export const Env = z
+  .record(
+    z.string().min(1).max(256).refine((name) => noNul(name) && !name.includes('='), 'An env name must not contain "=" or NUL'),
+    z.string().max(131_000).refine(noNul, 'An env value must not contain NUL'),
+  )
+  .openapi({ description: 'Environment variables, each value at most 131000 bytes. Not for secrets' })
+
+export const Resources = z.strictObject({
+  vcpus: z.int().min(1).max(8).default(2),
+  memoryMB: z.int().min(256).max(16_384).default(4096),
+  diskMB: z.int().min(256).max(102_400).default(10_240),
+})
+
+const Workload = z.strictObject({
+  type: z.literal('script'),
+  script: z
+    .string()
+    .min(1)
+    .openapi({ description: 'Run as root inside, in /workspace, by its `#!` line or bash; arrives byte for byte' }),
+  env: Env.optional(),
+})
+
+export const CreateSession = z
+  .strictObject({
+    snapshot: z.string().min(1).max(100).openapi({ description: 'Id of a snapshot or a template', example: 'minimal' }),
+    workload: Workload,
+    resources: Resources.prefault({}),
+    timeoutMs: z.int().min(1).max(86_400_000).default(600_000),
+    network: z
+      .strictObject({
+        allowOut: z.array(z.string()).max(0, 'A sandbox has no way out yet: leave "allowOut" empty').default([]),
+      })
+      .optional(),
+    isolation: z.enum(['any', 'vm']).default('any').openapi({ description: '`vm` demands a microVM; nothing weaker runs it' }),
+    callbackUrl: z.url({ protocol: /^https?$/ }).max(2000).optional().openapi({
+      description: 'Public https URL that gets the ended session, signed by Standard Webhooks',
+    }),
+    metadata: z
+      .record(z.string(), Json)
+      .refine((m) => Buffer.byteLength(JSON.stringify(m)) <= 16_384, 'Metadata must not be longer than 16 KB as JSON')
+      .optional()
+      .openapi({ description: 'Opaque; answered as it came; at most 16 KB as JSON' }),
+  })
+  .openapi('CreateSession')
+
+export const SessionAccepted = z.object({ sessionId: z.uuid(), status: SessionStatus }).openapi('SessionAccepted')
+
+export const Session = z
+  .object({
+    sessionId: z.uuid(),
+    status: SessionStatus,
+    snapshot: z.string(),
+    exitCode: z.int().optional().openapi({ description: 'Exit status of the script (128 + signal if one killed it); absent until it has ended' }),
+    stdout: z.string().optional().openapi({ description: 'What has come so far; the last 1 MiB' }),
+    stderr: z.string().optional().openapi({ description: 'What has come so far; the last 1 MiB' }),
+    truncated: z.boolean().optional().openapi({ description: 'Whether stdout or stderr lacks its beginning; the whole is at /logs' }),
+    output: Json.optional().openapi({ description: 'The JSON that the script left in /output/result.json' }),
+    error: z.object({ code: z.string(), message: z.string() }).optional().openapi({
+      description: 'Why a session failed without an exit code, or why its output could not be read',
+    }),
+    createdAt: Timestamp,
+    startedAt: Timestamp.optional(),
+    completedAt: Timestamp.optional(),
+    durationMs: z.int().nonnegative().optional().openapi({ description: 'Wall time from start to end' }),
+    worker: z.string().optional().openapi({ description: 'Name of the worker that ran it' }),
+    isolation: Isolation.optional(),
+    metadata: z.record(z.string(), Json).optional(),
+    resources: z.object({ vcpus: z.int(), memoryMB: z.int(), diskMB: z.int() }),
+    timeoutMs: z.int(),
+    vcpuSeconds: z.number().nonnegative().optional().openapi({ description: 'vcpus × seconds run' }),
+    callbackUrl: z.string().optional(),
+  })
+  .openapi('Session')
+
+/** What a list shows of each: everything but its output. */
+export const SessionSummary = Session.omit({ stdout: true, stderr: true, truncated: true, output: true }).openapi('SessionSummary')
+
+const sessionParams = z.object({ sessionId: pathId('UUID of the session') })
+
+/** Events of a session's stream; their ids count up from 1 without gaps. */
+export const sessionEvents = {
+  status: z.object({ status: SessionStatus, reason: z.string().optional().openapi({ description: 'Why it waits, or why it ended so' }) }),
+  stdout: z.object({ text: z.string() }),
+  stderr: z.object({ text: z.string() }),
+  done: Session.omit({ stdout: true, stderr: true }),
+}
+
+export const createSession = endpoint({
+  method: 'post',
+  path: '/v1/sessions',
+  access: 'sessions:write',
+  tag: 'Sessions',
+  summary: 'Run a script in a throw-away sandbox',
+  description: 'Answers once the session is stored; it then waits `pending` for a slot. An acknowledged session is never lost.',
+  body: CreateSession,
+  idempotent: true,
+  returns: { 202: SessionAccepted },
+  errors: ['SNAPSHOT_NOT_FOUND', 'CAPACITY_EXHAUSTED'],
+})
+
+export const getSession = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: 'Get a session with its output so far',
+  params: sessionParams,
+  returns: { 200: Session },
+  errors: ['SESSION_NOT_FOUND'],
+})
+
+export const listSessions = endpoint({
+  method: 'get',
+  path: '/v1/sessions',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: 'List sessions, newest first',
+  description: 'Filter by `status` and by metadata: `metadata.KEY=VALUE` compares the text of one top-level key (at most 10 of them).',
+  query: z
+    .object({ ...pageQuery, status: SessionStatus.optional() })
+    .catchall(z.string().max(1000)),
+  returns: { 200: z.object({ sessions: z.array(SessionSummary), nextCursor }) },
+  errors: [],
+})
+
+export const cancelSession = endpoint({
+  method: 'delete',
+  path: '/v1/sessions/{sessionId}',
+  access: 'sessions:write',
+  tag: 'Sessions',
+  summary: 'Cancel a session',
+  description:
+    'Answers once every process of it is gone (SIGTERM, 5 s, SIGKILL). One that had ended keeps its status, and that status is answered.',
+  params: sessionParams,
+  returns: { 200: z.object({ sessionId: z.uuid(), status: z.enum(sessionEnded) }) },
+  errors: ['SESSION_NOT_FOUND', 'WORKER_UNREACHABLE'],
+})
+
+export const streamSessionEvents = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}/events',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: "Stream a session's status and output",
+  description:
+    'From the first event, or after `Last-Event-ID`; ends after `done`. `: ping` every 15 s. A client that leaves cancels nothing.',
+  params: sessionParams,
+  query: z.object(resumeQuery),
+  returns: { 200: { kind: 'events', description: 'The events so far, then each as it happens', events: sessionEvents } },
+  errors: ['SESSION_NOT_FOUND'],
+})
+
+export const getSessionLogs = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}/logs',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: 'Get the whole output as bytes',
+  description: 'As written, up to 64 MiB a stream.',
+  params: sessionParams,
+  query: z.object({ stream: z.enum(['stdout', 'stderr']).default('stdout') }),
+  returns: { 200: { kind: 'bytes', description: 'The stream so far', contentType: 'application/octet-stream' } },
+  errors: ['SESSION_NOT_FOUND'],
+})
+
+export const ExecCommand = z
+  .strictObject({
+    command: z
+      .array(z.string().max(131_000).refine(noNul, 'An argument must not contain NUL'))
+      .min(1)
+      .max(4096)
+      .openapi({ description: 'Program and arguments; no shell reads them', example: ['ls', '-l', '/workspace'] }),
+    env: Env.optional(),
+    cwd: z.string().min(1).max(4096).refine(noNul, 'A path must not contain NUL').default('/workspace'),
+    stdin: z.string().optional().openapi({ description: 'Given to the program, then end-of-file' }),
+    timeoutMs: z.int().min(1).max(86_400_000).optional().openapi({ description: 'Killed after this; default: as long as the session' }),
+  })
+  .openapi('ExecCommand')
+
+export const execEvents = {
+  stdout: z.object({ text: z.string() }),
+  stderr: z.object({ text: z.string() }),
+  exit: z.object({ exitCode: z.int().openapi({ description: '128 + signal if one killed it' }), timedOut: z.boolean().optional() }),
+  error: z.object({ code: z.string(), message: z.string() }),
+}
+
+export const execInSession = endpoint({
+  method: 'post',
+  path: '/v1/sessions/{sessionId}/exec',
+  access: 'sessions:write',
+  tag: 'Sessions',
+  summary: 'Run one more command in a running session and stream it',
+  description: 'Ends with `exit`, or with `error` if the session went away. A client that leaves kills the command.',
+  params: sessionParams,
+  body: ExecCommand,
+  returns: { 200: { kind: 'events', description: 'The output as it comes, then the exit', events: execEvents } },
+  errors: ['SESSION_NOT_FOUND', 'INVALID_STATE', 'WORKER_UNREACHABLE'],
+})
+
+export const openTerminal = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}/terminal',
+  access: 'sessions:write',
+  tag: 'Sessions',
+  summary: 'Open a terminal in a running session',
+  description:
+    'A WebSocket. Binary messages are what is typed and shown; text messages are JSON: `{"type":"resize","rows":40,"cols":120}` from the client, `{"type":"exit","exitCode":0}` from the server before it closes. Without an upgrade: 400.',
+  params: sessionParams,
+  query: z.object({
+    rows: z.coerce.number().int().min(1).max(1000).default(24).openapi({ type: 'integer' }),
+    cols: z.coerce.number().int().min(1).max(1000).default(80).openapi({ type: 'integer' }),
+  }),
+  returns: { 101: { kind: 'websocket', description: 'A login shell in /workspace' } },
+  errors: ['SESSION_NOT_FOUND', 'INVALID_STATE', 'WORKER_UNREACHABLE'],
+})
+
+/** Largest file moved in or out of a sandbox: 256 MiB. */
+export const fileLimitBytes = 256 * 1024 * 1024
+
+const fileQuery = z.object({
+  path: z.string().min(1).max(4096).refine(noNul, 'A path must not contain NUL').openapi({
+    description: 'Absolute, or relative to /workspace. Regular files only; no link is followed',
+  }),
+})
+
+export const readSessionFile = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}/files',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: 'Read a file of a running session',
+  description: 'At most 256 MiB.',
+  params: sessionParams,
+  query: fileQuery,
+  returns: { 200: { kind: 'bytes', description: 'The file', contentType: 'application/octet-stream' } },
+  errors: ['SESSION_NOT_FOUND', 'INVALID_STATE', 'FILE_NOT_FOUND', 'FILE_REFUSED', 'WORKER_UNREACHABLE'],
+})
+
+export const writeSessionFile = endpoint({
+  method: 'put',
+  path: '/v1/sessions/{sessionId}/files',
+  access: 'sessions:write',
+  tag: 'Sessions',
+  summary: 'Write a file into a running session',
+  description: 'Missing parent directories are made; the file appears whole or not at all. At most 256 MiB.',
+  params: sessionParams,
+  query: fileQuery.extend({
+    mode: z.string().regex(/^0?[0-7]{3}$/, 'A mode has three octal digits, like 644').default('644'),
+  }),
+  body: { kind: 'bytes', description: 'The content', limitBytes: fileLimitBytes },
+  returns: { 204: { kind: 'empty', description: 'Written' } },
+  errors: ['SESSION_NOT_FOUND', 'INVALID_STATE', 'FILE_REFUSED', 'WORKER_UNREACHABLE'],
+})

@@ -1,0 +1,29 @@
+import type { ErrorCode } from '@paws/api'
+
+export interface ErrorOptions {
+  /** One entry a field or state; sent to the caller */
+  details?: { path?: string; message: string; [key: string]: unknown }[]
+  /** When to come again, in milliseconds; becomes `Retry-After` */
+  retryAfterMs?: number
+  /** Where the code has more than one status */
+  status?: number
+  /** What really happened; logged under the request id, never sent */
+  cause?: unknown
+}
+
+/** What rooms throw to refuse; only `http/` turns it into an answer. The message names the thing and the remedy. */
+export class ApiError extends Error {
+  override name = 'ApiError'
+  readonly code: ErrorCode
+  readonly details: ErrorOptions['details']
+  readonly retryAfterMs: number | undefined
+  readonly status: number | undefined
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, { cause: options.cause })
+    this.code = code
+    this.details = options.details
+    this.retryAfterMs = options.retryAfterMs
+    this.status = options.status
+  }
+}
