@@ -1,4 +1,4 @@
-import { OpenApiGeneratorV31, OpenAPIRegistry, type RouteConfig } from '@asteasolutions/zod-to-openapi'
+import { OpenAPIRegistry, OpenApiGeneratorV31, type RouteConfig } from '@asteasolutions/zod-to-openapi'
 import { ErrorBody } from './common.ts'
 import { type Endpoint, errorsOf, isBytesBody, type Returned } from './endpoint.ts'
 import { endpoints } from './endpoints.ts'
@@ -12,8 +12,16 @@ export function openApiDocument(version: string) {
   const registry = new OpenAPIRegistry()
   registry.registerComponent('securitySchemes', 'bearer', { type: 'http', scheme: 'bearer', description: 'An API key' })
   registry.registerComponent('securitySchemes', 'apiKey', { type: 'apiKey', in: 'header', name: 'X-API-Key' })
-  registry.registerComponent('securitySchemes', 'worker', { type: 'http', scheme: 'bearer', description: "A worker's credential" })
-  registry.registerComponent('securitySchemes', 'enrolment', { type: 'http', scheme: 'bearer', description: 'A one-time token' })
+  registry.registerComponent('securitySchemes', 'worker', {
+    type: 'http',
+    scheme: 'bearer',
+    description: "A worker's credential",
+  })
+  registry.registerComponent('securitySchemes', 'enrolment', {
+    type: 'http',
+    scheme: 'bearer',
+    description: 'A one-time token',
+  })
   for (const [operationId, e] of Object.entries(endpoints)) registry.registerPath(route(operationId, e))
   return new OpenApiGeneratorV31(registry.definitions, { sortComponents: 'alphabetically' }).generateDocument({
     openapi: '3.1.0',
@@ -30,7 +38,14 @@ export function openApiDocument(version: string) {
 
 function route(operationId: string, e: Endpoint): RouteConfig {
   const headers = e.idempotent
-    ? z.object({ 'Idempotency-Key': z.string().min(1).max(255).optional().openapi({ description: 'The same key within 24 h replays the first answer' }) })
+    ? z.object({
+        'Idempotency-Key': z
+          .string()
+          .min(1)
+          .max(255)
+          .optional()
+          .openapi({ description: 'The same key within 24 h replays the first answer' }),
+      })
     : undefined
   return {
     operationId,
@@ -80,7 +95,10 @@ function response(returned: Returned, summary: string): Responses[string] {
   if (!('kind' in returned)) return { description: summary, content: { 'application/json': { schema: returned } } }
   if (returned.kind === 'empty' || returned.kind === 'websocket') return { description: returned.description }
   if (returned.kind === 'bytes') {
-    return { description: returned.description, content: { [returned.contentType]: { schema: { type: 'string', format: 'binary' } } } }
+    return {
+      description: returned.description,
+      content: { [returned.contentType]: { schema: { type: 'string', format: 'binary' } } },
+    }
   }
   // OpenAPI 3.1 can't type single events: the schema lists them as the members of one object, by event name.
   return {

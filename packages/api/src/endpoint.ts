@@ -1,6 +1,6 @@
-import type { z } from './zod.ts'
 import type { ErrorCode } from './error-codes.ts'
 import { type Scope, scopes } from './scopes.ts'
+import type { z } from './zod.ts'
 
 /** Who may call: anyone; a one-time enrolment token; a worker with its own credential; any API key; one with this scope. */
 export type Access = 'public' | 'enrolment' | 'worker' | 'key' | Scope

@@ -1,8 +1,8 @@
-import { z } from './zod.ts'
 import { pathId, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { workerStatuses } from './lifecycles.ts'
 import { Isolation } from './sessions.ts'
+import { z } from './zod.ts'
 
 export const Fleet = z
   .object({
@@ -93,9 +93,16 @@ export const createEnrolmentToken = endpoint({
   tag: 'Fleet',
   summary: 'Make a token that enrols one worker, once',
   body: z.strictObject({
-    expiresInMs: z.int().min(1000).max(7 * 86_400_000).default(3_600_000).openapi({ description: 'Default one hour' }),
+    expiresInMs: z
+      .int()
+      .min(1000)
+      .max(7 * 86_400_000)
+      .default(3_600_000)
+      .openapi({ description: 'Default one hour' }),
   }),
   idempotent: true,
-  returns: { 201: z.object({ token: z.string().openapi({ example: '***' }), expiresAt: Timestamp }).openapi('EnrolmentToken') },
+  returns: {
+    201: z.object({ token: z.string().openapi({ example: '***' }), expiresAt: Timestamp }).openapi('EnrolmentToken'),
+  },
   errors: [],
 })

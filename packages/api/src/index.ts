@@ -25,6 +25,26 @@ export * from './lifecycles.ts'
 export * from './organizations.ts'
 export * from './scopes.ts'
 export * from './service.ts'
-export { CreateSession, Env, ExecCommand, execEvents, fileLimitBytes, Isolation, Resources, Session, SessionAccepted, SessionStatus, SessionSummary, sessionEvents } from './sessions.ts'
+export {
+  CreateSession,
+  Env,
+  ExecCommand,
+  execEvents,
+  fileLimitBytes,
+  Isolation,
+  Resources,
+  Session,
+  SessionAccepted,
+  SessionStatus,
+  SessionSummary,
+  sessionEvents,
+} from './sessions.ts'
 export { Build, buildEvents, Snapshot, Template } from './snapshots.ts'
-export { BuildClaim, Outcome, SessionClaim, SnapshotReference, snapshotFileLimitBytes, WorkerState } from './worker-link.ts'
+export {
+  BuildClaim,
+  Outcome,
+  SessionClaim,
+  SnapshotReference,
+  snapshotFileLimitBytes,
+  WorkerState,
+} from './worker-link.ts'

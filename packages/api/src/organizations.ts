@@ -1,7 +1,7 @@
-import { z } from './zod.ts'
 import { nextCursor, pageQuery, pathId, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { allScopes, type Scope } from './scopes.ts'
+import { z } from './zod.ts'
 
 export const ScopeName = z.enum(allScopes as [Scope, ...Scope[]]).openapi('Scope')
 
@@ -32,7 +32,12 @@ export const ApiKey = z
 
 /** The only answer that ever holds the whole key. */
 export const NewApiKey = ApiKey.extend({
-  key: z.string().openapi({ description: 'The whole key: `sk_live_`, 30 base62 characters and a 6-character checksum. Shown once', example: '***' }),
+  key: z
+    .string()
+    .openapi({
+      description: 'The whole key: `sk_live_`, 30 base62 characters and a 6-character checksum. Shown once',
+      example: '***',
+    }),
 }).openapi('NewApiKey')
 
 const orgParams = z.object({ orgId: pathId('Id of the organization') })
@@ -139,7 +144,12 @@ export const rotateApiKey = endpoint({
   summary: 'Replace an API key; the old one works on for a while',
   params: keyParams,
   body: z.strictObject({
-    overlapMs: z.int().min(0).max(30 * 86_400_000).default(86_400_000).openapi({ description: 'How long the old key still works; default a day' }),
+    overlapMs: z
+      .int()
+      .min(0)
+      .max(30 * 86_400_000)
+      .default(86_400_000)
+      .openapi({ description: 'How long the old key still works; default a day' }),
   }),
   idempotent: true,
   returns: { 201: NewApiKey },
@@ -148,7 +158,9 @@ export const rotateApiKey = endpoint({
 
 export const WebhookSecret = z
   .object({
-    secret: z.string().openapi({ description: 'Signs outgoing callbacks, `whsec_` and base64 (Standard Webhooks)', example: '***' }),
+    secret: z
+      .string()
+      .openapi({ description: 'Signs outgoing callbacks, `whsec_` and base64 (Standard Webhooks)', example: '***' }),
     previous: z
       .object({ secret: z.string().openapi({ example: '***' }), validUntil: Timestamp })
       .optional()
@@ -174,7 +186,13 @@ export const rotateWebhookSecret = endpoint({
   tag: 'Organizations',
   summary: 'Replace the secret that signs callbacks; the old one signs beside it for a while',
   params: orgParams,
-  body: z.strictObject({ overlapMs: z.int().min(0).max(30 * 86_400_000).default(86_400_000) }),
+  body: z.strictObject({
+    overlapMs: z
+      .int()
+      .min(0)
+      .max(30 * 86_400_000)
+      .default(86_400_000),
+  }),
   idempotent: true,
   returns: { 200: WebhookSecret },
   errors: ['ORGANIZATION_NOT_FOUND'],

@@ -1,5 +1,5 @@
-import { z } from './zod.ts'
 import { endpoint } from './endpoint.ts'
+import { z } from './zod.ts'
 
 const Ready = z.object({ status: z.literal('ready'), version: z.string() }).openapi('Ready')
 const document = { kind: 'bytes', description: 'This document', contentType: 'application/json' } as const

@@ -1,7 +1,7 @@
-import { z } from './zod.ts'
 import { Json, nextCursor, pageQuery, pathId, resumeQuery, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { sessionEnded, sessionStatuses } from './lifecycles.ts'
+import { z } from './zod.ts'
 
 export const SessionStatus = z.enum(sessionStatuses).openapi('SessionStatus', {
   description:
@@ -15,7 +15,11 @@ const noNul = (value: string) => !value.includes('\0')
 /** Environment of a program inside: names to values, any text but NUL. Not for secrets. */
 export const Env = z
   .record(
-    z.string().min(1).max(256).refine((name) => noNul(name) && !name.includes('='), 'An env name must not contain "=" or NUL'),
+    z
+      .string()
+      .min(1)
+      .max(256)
+      .refine((name) => noNul(name) && !name.includes('='), 'An env name must not contain "=" or NUL'),
     z.string().max(131_000).refine(noNul, 'An env value must not contain NUL'),
   )
   .openapi({ description: 'Environment variables, each value at most 131000 bytes. Not for secrets' })
@@ -46,10 +50,17 @@ export const CreateSession = z
         allowOut: z.array(z.string()).max(0, 'A sandbox has no way out yet: leave "allowOut" empty').default([]),
       })
       .optional(),
-    isolation: z.enum(['any', 'vm']).default('any').openapi({ description: '`vm` demands a microVM; nothing weaker runs it' }),
-    callbackUrl: z.url({ protocol: /^https?$/ }).max(2000).optional().openapi({
-      description: 'Public https URL that gets the ended session, signed by Standard Webhooks',
-    }),
+    isolation: z
+      .enum(['any', 'vm'])
+      .default('any')
+      .openapi({ description: '`vm` demands a microVM; nothing weaker runs it' }),
+    callbackUrl: z
+      .url({ protocol: /^https?$/ })
+      .max(2000)
+      .optional()
+      .openapi({
+        description: 'Public https URL that gets the ended session, signed by Standard Webhooks',
+      }),
     metadata: z
       .record(z.string(), Json)
       .refine((m) => Buffer.byteLength(JSON.stringify(m)) <= 16_384, 'Metadata must not be longer than 16 KB as JSON')
@@ -65,10 +76,16 @@ export const Session = z
     sessionId: z.uuid(),
     status: SessionStatus,
     snapshot: z.string(),
-    exitCode: z.int().optional().openapi({ description: 'Exit status of the script (128 + signal if one killed it); absent until it has ended' }),
+    exitCode: z
+      .int()
+      .optional()
+      .openapi({ description: 'Exit status of the script (128 + signal if one killed it); absent until it has ended' }),
     stdout: z.string().optional().openapi({ description: 'What has come so far; the last 1 MiB' }),
     stderr: z.string().optional().openapi({ description: 'What has come so far; the last 1 MiB' }),
-    truncated: z.boolean().optional().openapi({ description: 'Whether stdout or stderr lacks its beginning; the whole is at /logs' }),
+    truncated: z
+      .boolean()
+      .optional()
+      .openapi({ description: 'Whether stdout or stderr lacks its beginning; the whole is at /logs' }),
     output: Json.optional().openapi({ description: 'The JSON that the script left in /output/result.json' }),
     error: z.object({ code: z.string(), message: z.string() }).optional().openapi({
       description: 'Why a session failed without an exit code, or why its output could not be read',
@@ -88,13 +105,18 @@ export const Session = z
   .openapi('Session')
 
 /** What a list shows of each: everything but its output. */
-export const SessionSummary = Session.omit({ stdout: true, stderr: true, truncated: true, output: true }).openapi('SessionSummary')
+export const SessionSummary = Session.omit({ stdout: true, stderr: true, truncated: true, output: true }).openapi(
+  'SessionSummary',
+)
 
 const sessionParams = z.object({ sessionId: pathId('UUID of the session') })
 
 /** Events of a session's stream; their ids count up from 1 without gaps. */
 export const sessionEvents = {
-  status: z.object({ status: SessionStatus, reason: z.string().optional().openapi({ description: 'Why it waits, or why it ended so' }) }),
+  status: z.object({
+    status: SessionStatus,
+    reason: z.string().optional().openapi({ description: 'Why it waits, or why it ended so' }),
+  }),
   stdout: z.object({ text: z.string() }),
   stderr: z.object({ text: z.string() }),
   done: Session.omit({ stdout: true, stderr: true }),
@@ -106,7 +128,8 @@ export const createSession = endpoint({
   access: 'sessions:write',
   tag: 'Sessions',
   summary: 'Run a script in a throw-away sandbox',
-  description: 'Answers once the session is stored; it then waits `pending` for a slot. An acknowledged session is never lost.',
+  description:
+    'Answers once the session is stored; it then waits `pending` for a slot. An acknowledged session is never lost.',
   body: CreateSession,
   idempotent: true,
   returns: { 202: SessionAccepted },
@@ -130,10 +153,9 @@ export const listSessions = endpoint({
   access: 'sessions:read',
   tag: 'Sessions',
   summary: 'List sessions, newest first',
-  description: 'Filter by `status` and by metadata: `metadata.KEY=VALUE` compares the text of one top-level key (at most 10 of them).',
-  query: z
-    .object({ ...pageQuery, status: SessionStatus.optional() })
-    .catchall(z.string().max(1000)),
+  description:
+    'Filter by `status` and by metadata: `metadata.KEY=VALUE` compares the text of one top-level key (at most 10 of them).',
+  query: z.object({ ...pageQuery, status: SessionStatus.optional() }).catchall(z.string().max(1000)),
   returns: { 200: z.object({ sessions: z.array(SessionSummary), nextCursor }) },
   errors: [],
 })
@@ -161,7 +183,9 @@ export const streamSessionEvents = endpoint({
     'From the first event, or after `Last-Event-ID`; ends after `done`. `: ping` every 15 s. A client that leaves cancels nothing.',
   params: sessionParams,
   query: z.object(resumeQuery),
-  returns: { 200: { kind: 'events', description: 'The events so far, then each as it happens', events: sessionEvents } },
+  returns: {
+    200: { kind: 'events', description: 'The events so far, then each as it happens', events: sessionEvents },
+  },
   errors: ['SESSION_NOT_FOUND'],
 })
 
@@ -188,14 +212,22 @@ export const ExecCommand = z
     env: Env.optional(),
     cwd: z.string().min(1).max(4096).refine(noNul, 'A path must not contain NUL').default('/workspace'),
     stdin: z.string().optional().openapi({ description: 'Given to the program, then end-of-file' }),
-    timeoutMs: z.int().min(1).max(86_400_000).optional().openapi({ description: 'Killed after this; default: as long as the session' }),
+    timeoutMs: z
+      .int()
+      .min(1)
+      .max(86_400_000)
+      .optional()
+      .openapi({ description: 'Killed after this; default: as long as the session' }),
   })
   .openapi('ExecCommand')
 
 export const execEvents = {
   stdout: z.object({ text: z.string() }),
   stderr: z.object({ text: z.string() }),
-  exit: z.object({ exitCode: z.int().openapi({ description: '128 + signal if one killed it' }), timedOut: z.boolean().optional() }),
+  exit: z.object({
+    exitCode: z.int().openapi({ description: '128 + signal if one killed it' }),
+    timedOut: z.boolean().optional(),
+  }),
   error: z.object({ code: z.string(), message: z.string() }),
 }
 
@@ -260,7 +292,10 @@ export const writeSessionFile = endpoint({
   description: 'Missing parent directories are made; the file appears whole or not at all. At most 256 MiB.',
   params: sessionParams,
   query: fileQuery.extend({
-    mode: z.string().regex(/^0?[0-7]{3}$/, 'A mode has three octal digits, like 644').default('644'),
+    mode: z
+      .string()
+      .regex(/^0?[0-7]{3}$/, 'A mode has three octal digits, like 644')
+      .default('644'),
   }),
   body: { kind: 'bytes', description: 'The content', limitBytes: fileLimitBytes },
   returns: { 204: { kind: 'empty', description: 'Written' } },

@@ -1,15 +1,17 @@
-import { z } from './zod.ts'
 import { pathId, resumeQuery, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { buildStatuses } from './lifecycles.ts'
 import { Isolation } from './sessions.ts'
+import { z } from './zod.ts'
 
 export const Template = z.object({ id: z.string(), description: z.string() }).openapi('Template')
 
 export const Snapshot = z
   .object({
     id: z.string(),
-    status: z.enum(['missing', 'building', 'ready', 'failed']).openapi({ description: '`ready` while a good version serves, even if a later build failed' }),
+    status: z
+      .enum(['missing', 'building', 'ready', 'failed'])
+      .openapi({ description: '`ready` while a good version serves, even if a later build failed' }),
     version: z.int().optional().openapi({ description: 'Counts good builds from 1' }),
     digest: z.string().optional().openapi({ example: 'sha256:2c26b46b68ffc68f…' }),
     sizeBytes: z.int().optional(),
@@ -84,7 +86,8 @@ export const buildSnapshot = endpoint({
   access: 'snapshots:write',
   tag: 'Snapshots',
   summary: 'Build a snapshot',
-  description: 'While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready.',
+  description:
+    'While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready.',
   params: snapshotParams,
   idempotent: true,
   returns: { 202: z.object({ snapshotId: z.string(), status: z.literal('building'), jobId: z.string() }) },
@@ -110,6 +113,12 @@ export const streamBuildEvents = endpoint({
   summary: "Stream a build's progress and log",
   params: buildParams,
   query: z.object(resumeQuery),
-  returns: { 200: { kind: 'events', description: 'The events so far, then each as it happens; ends after `done`', events: buildEvents } },
+  returns: {
+    200: {
+      kind: 'events',
+      description: 'The events so far, then each as it happens; ends after `done`',
+      events: buildEvents,
+    },
+  },
   errors: ['SNAPSHOT_NOT_FOUND', 'BUILD_NOT_FOUND'],
 })

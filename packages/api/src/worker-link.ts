@@ -1,7 +1,7 @@
-import { z } from './zod.ts'
 import { Json, pathId } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { Isolation } from './sessions.ts'
+import { z } from './zod.ts'
 
 /** What only workers say and are told. Workers belong to the operator; they never touch the database. */
 
@@ -23,8 +23,13 @@ export const enrolWorker = endpoint({
   tag: 'Worker link',
   summary: 'Turn a one-time token into a credential of its own',
   description: 'A name that is taken gets a number behind it; the name in the answer counts.',
-  body: z.strictObject({ name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'A worker name is a host label: a-z, 0-9, "-"'), state: WorkerState }),
-  returns: { 201: z.object({ workerId: z.string(), name: z.string(), credential: z.string().openapi({ example: '***' }) }) },
+  body: z.strictObject({
+    name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'A worker name is a host label: a-z, 0-9, "-"'),
+    state: WorkerState,
+  }),
+  returns: {
+    201: z.object({ workerId: z.string(), name: z.string(), credential: z.string().openapi({ example: '***' }) }),
+  },
   errors: [],
 })
 
@@ -41,7 +46,9 @@ export const heartbeat = endpoint({
   returns: {
     200: z.object({
       leaseMs: z.int().openapi({ description: 'From now, for each that was renewed' }),
-      lost: z.array(z.string()).openapi({ description: 'Ids whose lease is no longer this worker’s: stop them, report nothing' }),
+      lost: z
+        .array(z.string())
+        .openapi({ description: 'Ids whose lease is no longer this worker’s: stop them, report nothing' }),
       cancel: z.array(z.string()).openapi({ description: 'Ids that a user has cancelled: stop them and report' }),
       draining: z.boolean(),
     }),
@@ -49,7 +56,10 @@ export const heartbeat = endpoint({
   errors: [],
 })
 
-export const SnapshotReference = z.object({ id: z.string(), digest: z.string().openapi({ example: 'sha256:2c26b46b68ff…' }) })
+export const SnapshotReference = z.object({
+  id: z.string(),
+  digest: z.string().openapi({ example: 'sha256:2c26b46b68ff…' }),
+})
 
 export const SessionClaim = z.object({
   kind: z.literal('session'),
@@ -102,7 +112,11 @@ export const reportOutput = endpoint({
   tag: 'Worker link',
   summary: 'Deliver numbered pieces of output; those already stored are passed over',
   params: sessionParams,
-  body: z.strictObject({ fence, first: z.int().min(1).openapi({ description: 'Number of the first piece; they count from 1' }), chunks }),
+  body: z.strictObject({
+    fence,
+    first: z.int().min(1).openapi({ description: 'Number of the first piece; they count from 1' }),
+    chunks,
+  }),
   bodyLimitBytes: 8 * 1024 * 1024,
   returns: { 200: z.object({ stored: z.int().openapi({ description: 'Number of the last piece stored' }) }) },
   errors: ['SESSION_NOT_FOUND', 'LEASE_LOST', 'CONFLICT'],
@@ -157,7 +171,11 @@ export const finishBuild = endpoint({
   body: z.strictObject({
     fence,
     outcome: z.discriminatedUnion('status', [
-      z.strictObject({ status: z.literal('ready'), digest: z.string().regex(/^sha256:[0-9a-f]{64}$/), sizeBytes: z.int().min(1) }),
+      z.strictObject({
+        status: z.literal('ready'),
+        digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+        sizeBytes: z.int().min(1),
+      }),
       z.strictObject({ status: z.literal('failed'), error: z.string().max(4000) }),
     ]),
   }),
@@ -180,7 +198,8 @@ export const putSnapshotFile = endpoint({
   access: 'worker',
   tag: 'Worker link',
   summary: 'Store a file of a snapshot',
-  description: 'The manifest comes last and is refused unless it has that digest and what it lists is stored with the digests it names.',
+  description:
+    'The manifest comes last and is refused unless it has that digest and what it lists is stored with the digests it names.',
   params: snapshotFileParams,
   body: { kind: 'bytes', description: 'The file', limitBytes: snapshotFileLimitBytes },
   returns: { 204: { kind: 'empty', description: 'Stored, now or before' } },
