@@ -1,0 +1,63 @@
+// The user namespaces of a slot: A owns its network, B is nested in it and owns nothing that is outside the sandbox.
+#define _GNU_SOURCE
+#include "slot.h"
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// Nothing that is mounted from now on shows up in the host's mount table, or comes from there.
+void private_mounts(void)
+{
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) die("can't make mounts private");
+}
+
+void enter_user_namespace(int with)
+{
+  if (unshare(CLONE_NEWUSER | with)) die("can't make a user namespace");
+  char line[32];
+  snprintf(line, sizeof line, "map %d", getpid());
+  say(line);
+  await_go();
+  if (setgroups(0, NULL) || setresgid(0, 0, 0) || setresuid(0, 0, 0)) die("can't become root of the mapped ids");
+  // Changing ids closed /proc/PID of this process and its children to itself.
+  if (prctl(PR_SET_DUMPABLE, 1)) die("can't open /proc to itself");
+}
+
+/*
+ * The sandbox runs in B. It has capabilities there, and none over A's network. With A's only place for a user namespace
+ * taken, nothing inside can make another, whatever a system call filter lets through.
+ */
+int nested_user_namespace(void)
+{
+  int made[2];
+  char path[64], byte;
+  if (pipe2(made, O_CLOEXEC)) die("can't make a pipe");
+  pid_t child = fork();
+  if (child < 0) die("can't fork");
+  if (!child) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (unshare(CLONE_NEWUSER)) die("can't make the nested user namespace");
+    if (write(made[1], "", 1) == 1) pause();
+    _exit(0);
+  }
+  close(made[1]);
+  if (read(made[0], &byte, 1) != 1) die("the nested user namespace was not made");
+  close(made[0]);
+  snprintf(path, sizeof path, "/proc/%d/gid_map", child);
+  write_file(path, "0 0 65536\n");
+  snprintf(path, sizeof path, "/proc/%d/uid_map", child);
+  write_file(path, "0 0 65536\n");
+  snprintf(path, sizeof path, "/proc/%d/ns/user", child);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) die("can't open the nested user namespace");
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
+  write_file("/proc/sys/user/max_user_namespaces", "1\n");
+  return fd;
+}

@@ -1,0 +1,28 @@
+// The slot helper: makes the place that a sandbox starts in, waits there, and then becomes the sandbox.
+#pragma once
+#include <stdbool.h>
+
+// Descriptors that the driver brings: its own conversation with the helper, and the guest agent's stream.
+enum { CONTROL = 3, AGENT_STREAM = 4, AGENT_BINARY = 5, SECCOMP = 6 };
+
+// main.c
+void die(const char *what, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void write_file(const char *path, const char *text);
+
+// namespaces.c
+void private_mounts(void);
+void enter_user_namespace(int with);
+int nested_user_namespace(void);
+
+// disk.c
+void mount_disk(const char *image, const char *at, char *device, int size);
+void prepare_upper(const char *slot, bool mounted);
+void mount_root(const char *image, const char *slot);
+
+// network.c
+void network(void);
+
+// order.c
+char **await_order(void);
+void say(const char *line);
+void await_go(void);

@@ -1,0 +1,134 @@
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { chmod, mkdir, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import type { Cgroup, Cgroups } from './cgroup.ts'
+import { type Disks, untilDetached } from './disk.ts'
+import { runMapped, startHelper } from './helper.ts'
+import type { IdMap } from './id-map.ts'
+
+/** What slots are made of and where; the same for all slots of a driver. */
+export interface SlotOptions {
+  dataDir: string
+  /** Begins every name, so that one worker's slots are told from another's */
+  prefix: string
+  /** Paths of the slot helper, the guest agent and the seccomp program */
+  helper: string
+  guestAgent: string
+  seccomp: string
+  pids: number
+  ids: IdMap
+  cgroups: Cgroups
+  disks: Disks
+}
+
+/**
+ * The place of one sandbox: a network without a wire, user namespaces, control groups and a disk, and in it a process
+ * that waits to become the sandbox. It serves one sandbox and is thrown away.
+ */
+export interface Slot {
+  name: string
+  diskMB: number
+  cgroup: Cgroup
+  /** Leads to the guest agent, once there is one */
+  stream: Duplex
+  /** Whether its process still lives */
+  alive(): boolean
+  /** Resolves, with what the process said last, when it and all processes of the sandbox are gone */
+  ended: Promise<string>
+  /** Image directory, text of /etc/hosts, then the program to become, with its arguments */
+  order(strings: string[]): void
+  kill(): void
+  /** Gives back everything; for a slot that has ended */
+  release(): Promise<void>
+}
+
+export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Slot> {
+  const { dataDir, disks, ids } = options
+  const name = `${options.prefix}${randomBytes(6).toString('hex')}`
+  const folder = join(dataDir, 'slots', name)
+  const image = join(folder, 'disk.ext4')
+  let device: string | undefined
+  const cgroup = await options.cgroups.create(name)
+  const release = async () => {
+    await Promise.all([cgroup.remove(), device && untilDetached(device, image)])
+    await removeFolder(options, name)
+  }
+  try {
+    await mkdir(folder)
+    // A worker that isn't root can't give a folder away: sandboxed root makes its own in here, then the door closes.
+    await chmod(folder, disks.enforced ? 0o711 : 0o777)
+    if (disks.enforced) {
+      await mkdir(join(folder, 'disk'))
+      await disks.create(image, diskMB)
+    }
+    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, dataDir)
+    const ready = await helper.talk.hear('ready')
+    if (disks.enforced) device = ready
+    else await chmod(folder, 0o711)
+    let alive = true
+    helper.ended.then(() => {
+      alive = false
+    })
+    return {
+      name,
+      diskMB,
+      cgroup,
+      stream: helper.stream,
+      alive: () => alive,
+      ended: helper.ended,
+      order: (strings) => helper.talk.answer([...strings, ''].map((text) => `${text}\0`).join('')),
+      kill: () => {
+        if (alive) killTree(helper.pid)
+      },
+      release,
+    }
+  } catch (error) {
+    await release()
+    throw error
+  }
+}
+
+function helperArguments(options: SlotOptions, name: string, cgroup: Cgroup, image: string): string[] {
+  return [
+    ...['slot', '--data', options.dataDir, '--name', name, '--pids', `${options.pids}`],
+    ...['--agent', options.guestAgent, '--seccomp', options.seccomp],
+    ...(options.disks.enforced ? ['--disk', image] : []),
+    ...cgroup.directories.flatMap((directory) => ['--cgroup', directory]),
+  ]
+}
+
+/**
+ * Kills the sandbox's process 1, if there is one yet: bubblewrap, which waits for it, ends when the kernel has ended
+ * everything inside. Killed first, bubblewrap would leave before that.
+ */
+function killTree(pid: number) {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)
+  for (const target of children.length > 0 ? children : [pid]) {
+    try {
+      process.kill(Number(target), 'SIGKILL')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    }
+  }
+}
+
+async function removeFolder({ dataDir, helper, ids, disks }: SlotOptions, name: string) {
+  if (!disks.enforced) {
+    // Its files belong to ids that only a user namespace makes this worker's.
+    const inside = ['upper', 'work'].map((part) => join('slots', name, 'disk', part))
+    await runMapped(helper, ids, ['rm', '-rf', '--one-file-system', '--', ...inside], dataDir)
+  }
+  await rm(join(dataDir, 'slots', name), { recursive: true, force: true })
+}
+
+/** Removes what an earlier worker of the same name left when it was killed. */
+export async function removeSlots(options: SlotOptions): Promise<void> {
+  const folders = await readdir(join(options.dataDir, 'slots'))
+  const groups = await options.cgroups.list(options.prefix)
+  for (const name of groups) await options.cgroups.open(name).remove()
+  for (const name of folders) {
+    if (name.startsWith(options.prefix)) await removeFolder(options, name)
+  }
+}
