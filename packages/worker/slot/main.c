@@ -97,6 +97,7 @@ static void become_sandbox(const struct options *o, int user_namespace)
   mount_root(order[0], upper);
   if (chdir("/")) die("can't change to /");
   if (setns(user_namespace, CLONE_NEWUSER)) die("can't enter the nested user namespace");
+  bound_capabilities();
   if (close(CONTROL) || close_range(SECCOMP + 1, ~0U, 0)) die("can't close descriptors");
   char *environment[] = {NULL};
   execve(order[2], order + 2, environment);

@@ -3,6 +3,7 @@
 #include "slot.h"
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -60,4 +61,17 @@ int nested_user_namespace(void)
   waitpid(child, NULL, 0);
   write_file("/proc/sys/user/max_user_namespaces", "1\n");
   return fd;
+}
+
+// What no program in the sandbox can ever have is the rest: bubblewrap needs two more than it leaves to others.
+void bound_capabilities(void)
+{
+  static const int kept[] = {
+    CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_BIND_SERVICE,
+    CAP_SYS_CHROOT, CAP_SETFCAP, CAP_SYS_ADMIN, CAP_SETPCAP,
+  };
+  unsigned long long mask = 0;
+  for (unsigned i = 0; i < sizeof kept / sizeof *kept; i++) mask |= 1ULL << kept[i];
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++)
+    if (!(mask >> capability & 1) && prctl(PR_CAPBSET_DROP, capability)) die("can't give up a capability");
 }

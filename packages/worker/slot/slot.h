@@ -13,6 +13,7 @@ void write_file(const char *path, const char *text);
 void private_mounts(void);
 void enter_user_namespace(int with);
 int nested_user_namespace(void);
+void bound_capabilities(void);
 
 // disk.c
 void mount_disk(const char *image, const char *at, char *device, int size);

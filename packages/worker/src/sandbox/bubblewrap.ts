@@ -1,3 +1,5 @@
+import type { SandboxSpec } from './driver.ts'
+
 /** The descriptors that the slot helper leaves open for bubblewrap; they are told in slot.h too. */
 const AGENT_STREAM = 4
 const AGENT_BINARY = 5
@@ -24,10 +26,12 @@ const AGENT = '/run/paws-guest'
  * The command line that turns a slot into a sandbox with the guest agent as process 1.
  * The slot helper has mounted the root filesystem over /tmp of a mount namespace of its own.
  */
-export function bubblewrapCommand(program: string, hostname: string): string[] {
+export function bubblewrapCommand(program: string, { hostname, memoryMB }: SandboxSpec): string[] {
+  const size = ['--size', `${memoryMB * 1024 * 1024}`]
   return [
     program,
-    ...['--bind', '/tmp', '/', '--proc', '/proc', '--dev', '/dev', '--perms', '0755', '--tmpfs', '/run'],
+    ...['--bind', '/tmp', '/', '--proc', '/proc', '--dev', '/dev'],
+    ...[...size, '--perms', '1777', '--tmpfs', '/dev/shm', ...size, '--perms', '0755', '--tmpfs', '/run'],
     ...['--perms', '0555', '--file', `${AGENT_BINARY}`, AGENT],
     ...['--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup', '--hostname', hostname],
     ...['--die-with-parent', '--new-session', '--as-pid-1', '--chdir', '/workspace'],

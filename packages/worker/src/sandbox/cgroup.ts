@@ -77,7 +77,10 @@ function cgroup(hierarchies: Hierarchy[], name: string): Cgroup {
     async oomKills() {
       const group = groups.find((group) => group.controllers.includes('memory'))
       if (!group) return 0
-      const text = await readFile(join(group.directory, group.version === 1 ? 'memory.oom_control' : 'memory.events'), 'utf8')
+      const text = await readFile(
+        join(group.directory, group.version === 1 ? 'memory.oom_control' : 'memory.events'),
+        'utf8',
+      )
       return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0)
     },
     async remove() {
@@ -192,7 +195,8 @@ async function unified(mounts: Mount[], path: string): Promise<Hierarchy | undef
   const offered = (await readFile(join(directory, 'cgroup.controllers'), 'utf8')).trim().split(' ')
   const controllers = offered.filter((name) => WANTED.includes(name))
   if (controllers.length === 0) return undefined
-  const handOn = () => writeFile(join(directory, 'cgroup.subtree_control'), controllers.map((name) => `+${name}`).join(' '))
+  const handOn = () =>
+    writeFile(join(directory, 'cgroup.subtree_control'), controllers.map((name) => `+${name}`).join(' '))
   try {
     await handOn()
   } catch (error) {

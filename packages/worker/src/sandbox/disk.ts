@@ -1,8 +1,7 @@
 import { execFile } from 'node:child_process'
-import { access, constants, open, unlink } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { readFile } from 'node:fs/promises'
+import { access, constants, open, readFile, unlink } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { IdMap } from './id-map.ts'
 

@@ -27,7 +27,7 @@ export async function startSandbox(slot: Slot, order: string[]): Promise<Running
   // Whoever calls stop() hears of a failure; nobody may.
   released.catch(() => undefined)
   // The agent may hang up, or be hung up on, while processes live on.
-  agent.gone.then(() => slot.kill())
+  void agent.gone.then(() => slot.kill())
   try {
     await agent.ping()
   } catch (cause) {

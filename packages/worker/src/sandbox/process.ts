@@ -60,7 +60,7 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
       try {
         await slot.cgroup.limit({ ...spec, pids: MOST_PIDS })
         const order = [findFrom(dataDir, spec.imageDir), hosts(spec.hostname)]
-        const running = await startSandbox(slot, [...order, ...bubblewrapCommand(bubblewrap, spec.hostname)])
+        const running = await startSandbox(slot, [...order, ...bubblewrapCommand(bubblewrap, spec)])
         live.add(running)
         running.released.catch(warn).finally(() => live.delete(running))
         return running.sandbox

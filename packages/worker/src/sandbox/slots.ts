@@ -68,7 +68,7 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
     if (disks.enforced) device = ready
     else await chmod(folder, 0o711)
     let alive = true
-    helper.ended.then(() => {
+    void helper.ended.then(() => {
       alive = false
     })
     return {
