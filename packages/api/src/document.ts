@@ -7,6 +7,15 @@ import { z } from './zod.ts'
 
 type Responses = RouteConfig['responses']
 
+const tags: Record<Endpoint['tag'], string> = {
+  Sessions: 'Runs of a script, each in a throw-away sandbox',
+  Snapshots: 'The images that sandboxes start from, and their builds',
+  Fleet: 'The workers, which belong to the operator',
+  Organizations: 'Tenants, their API keys and the secret that signs their callbacks',
+  Service: 'Health, this document and its reference',
+  'Worker link': 'What only workers call',
+}
+
 /** The OpenAPI 3.1 document: the contract, said in the field's language. Nothing in it is written by hand. */
 export function openApiDocument(version: string) {
   const registry = new OpenAPIRegistry()
@@ -32,7 +41,7 @@ export function openApiDocument(version: string) {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/', description: 'This control plane' }],
-    tags: [...new Set(Object.values(endpoints).map((e) => e.tag))].map((name) => ({ name })),
+    tags: Object.entries(tags).map(([name, description]) => ({ name, description })),
   })
 }
 
