@@ -25,6 +25,7 @@ export * from './lifecycles.ts'
 export * from './organizations.ts'
 export * from './scopes.ts'
 export * from './service.ts'
+export * from './tunnel.ts'
 export {
   CreateSession,
   Env,

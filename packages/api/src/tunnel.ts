@@ -1,0 +1,99 @@
+/**
+ * What a control plane asks of a worker through its tunnel. Private between our own two ends, so no endpoint of the
+ * contract; it stands here because both import it and must agree. Plain HTTP/2 requests:
+ *
+ * - `POST /sessions/{id}/cancel` → 200 `{status}` once the sandbox is gone and its end is stored
+ * - `POST /sessions/{id}/exec` with a `TunnelExec` → 200 and frames, the last one `exit` or `error`
+ * - `POST /sessions/{id}/terminal` with frames both ways: a `TunnelTerminal` as `start`, `data`, `resize` → `data`, `exit`
+ * - `GET /sessions/{id}/files?path=&maxBytes=` → 200 and the bytes
+ * - `PUT /sessions/{id}/files?path=&mode=` → 204; `content-length` saves the worker from spooling it first
+ *
+ * An error is a status and `{code, reason?, message}`.
+ */
+
+/** Name of the upgrade by which a worker turns its request into the tunnel. */
+export const tunnelProtocol = 'paws-tunnel'
+
+export const frameKinds = { data: 0, stdout: 1, stderr: 2, exit: 3, error: 4, start: 5, resize: 6 } as const
+export type FrameKind = keyof typeof frameKinds
+const kindNames = Object.keys(frameKinds) as FrameKind[]
+
+export interface Frame {
+  kind: FrameKind
+  payload: Buffer
+}
+
+export interface TunnelExec {
+  command: string[]
+  env: Record<string, string>
+  cwd: string
+  stdin?: string
+  timeoutMs?: number
+}
+
+export interface TunnelTerminal {
+  rows: number
+  cols: number
+}
+
+/** Payload of `exit`; a signal is 128 + its number. */
+export interface TunnelExit {
+  exitCode: number
+  timedOut?: boolean
+}
+
+/** Payload of `error`, and the body of an answer that is one. */
+export interface TunnelError {
+  code: 'NOT_RUNNING' | 'NOT_FOUND' | 'FILE_NOT_FOUND' | 'FILE_REFUSED' | 'REFUSED' | 'SANDBOX_LOST' | 'INTERNAL_ERROR'
+  message: string
+}
+
+/** Longest payload of a frame, in bytes. */
+export const maxFrameBytes = 1024 * 1024
+const headerBytes = 5
+
+/** One frame: length of the payload (4 bytes, big-endian), kind (1 byte), payload. */
+export function encodeFrame(kind: FrameKind, payload: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(headerBytes + payload.length)
+  frame.writeUInt32BE(payload.length, 0)
+  frame.writeUInt8(frameKinds[kind], 4)
+  frame.set(payload, headerBytes)
+  return frame
+}
+
+export function encodeJsonFrame(kind: FrameKind, value: unknown): Buffer {
+  return encodeFrame(kind, Buffer.from(JSON.stringify(value)))
+}
+
+/**
+ * Takes bytes as they come, however they are cut, and gives the frames that are complete.
+ *
+ * @throws for a frame that is too long or of a kind there isn't
+ */
+export function frameDecoder(): (bytes: Uint8Array) => Frame[] {
+  let held: Buffer = Buffer.alloc(0)
+  return (bytes) => {
+    const all =
+      held.length === 0 ? Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length) : Buffer.concat([held, bytes])
+    const frames: Frame[] = []
+    let at = 0
+    while (all.length - at >= headerBytes) {
+      const length = all.readUInt32BE(at)
+      const kind = kindNames[all.readUInt8(at + 4)]
+      if (length > maxFrameBytes || !kind)
+        throw new Error(`Not a frame of the tunnel: kind ${all[at + 4]}, ${length} bytes`)
+      if (all.length - at - headerBytes < length) break
+      frames.push({ kind, payload: all.subarray(at + headerBytes, at + headerBytes + length) })
+      at += headerBytes + length
+    }
+    held = all.subarray(at)
+    return frames
+  }
+}
+
+/** The HTTP/2 settings of both ends: a paused stream holds 1 MiB, and a far worker is not slowed by small windows. */
+export const tunnelSettings = { initialWindowSize: 1024 * 1024, maxFrameSize: 64 * 1024, enablePush: false }
+/** Bytes under way in the whole tunnel, in one direction. */
+export const tunnelWindowBytes = 32 * 1024 * 1024
+/** Above what Node refuses new streams of a tunnel; its default of 10 is reached by a few downloads that nobody reads. */
+export const tunnelMemoryMB = 1024
