@@ -5,6 +5,7 @@ import type { Database } from './database/index.ts'
 import type { Deliveries } from './delivery/index.ts'
 import type { Events } from './events/index.ts'
 import type { Tunnels } from './fleet/index.ts'
+import type { Keys } from './organizations/index.ts'
 import type { Vault } from './vault/index.ts'
 
 /** What is opened once, in main.ts, and handed to the handlers. Rooms take the one or two of these that they need. */
@@ -13,6 +14,8 @@ export interface Services {
   log: Logger
   db: Database
   vault: Vault
+  /** Who an API key belongs to */
+  keys: Keys
   blobs: Blobs
   /** LISTEN/NOTIFY and the streams of events */
   events: Events

@@ -1,0 +1,163 @@
+import { randomBytes } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { HttpBindings } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { type Endpoint, endpoints, isBytesBody, type OperationId } from '@paws/api'
+import { type Context, Hono } from 'hono'
+import type { Logger } from 'pino'
+import { ApiError } from '../errors.ts'
+import type { Services } from '../services.ts'
+import { authenticate, type Caller } from './authenticate.ts'
+import { ClientGone, defaultLimitBytes, limitedStream, readJson } from './body.ts'
+import { answerError, replayedHeader } from './errors.ts'
+import type { Handlers, Reply } from './handler.ts'
+import { answerOnce, ReplayedError } from './idempotency.ts'
+import { writeReply } from './reply.ts'
+import { takeUpgrade, upgradeOf } from './upgrade.ts'
+import { validateBody, validateParams, validateQuery } from './validate.ts'
+
+export type App = Hono<{ Bindings: HttpBindings }>
+
+export interface MountOptions {
+  handlers: Partial<Handlers>
+  /** Aborts when the server stops: what would wait for long ends */
+  stopping: AbortSignal
+  /** Sees every reply before it is written; tests check it against the contract */
+  onReply?: (operation: OperationId, reply: Reply) => void
+}
+
+/** One operation as the loop sees it: its contract's schemas have made the input fit its handler. */
+interface Operation {
+  id: OperationId
+  endpoint: Endpoint
+  handler: (input: unknown, services: Services) => Promise<Reply>
+}
+
+/** One request on its way through. */
+interface Exchange {
+  request: IncomingMessage
+  response: ServerResponse
+  headers: Headers
+  params: Record<string, string>
+  url: string
+  requestId: string
+  log: Logger
+  signal: AbortSignal
+}
+
+/** Builds the HTTP application out of the contract: there is no other way for a route to come into being. */
+export function mountApi(services: Services, options: MountOptions): App {
+  const app: App = new Hono()
+  const waiting = new Set<AbortController>()
+  options.stopping.addEventListener('abort', () => {
+    for (const controller of waiting) controller.abort()
+  })
+  const allowed = new Map<string, string[]>()
+  for (const [id, endpoint] of Object.entries(endpoints) as [OperationId, Endpoint][]) {
+    const handler = options.handlers[id] as Operation['handler'] | undefined
+    if (!handler) continue
+    const path = endpoint.path.replaceAll(/\{(\w+)\}/g, ':$1')
+    allowed.set(path, [...(allowed.get(path) ?? []), endpoint.method.toUpperCase()])
+    app.on(endpoint.method.toUpperCase(), path, (c) =>
+      exchange(c, services, waiting, id, (ex) => serve(ex, { id, endpoint, handler }, services, options)),
+    )
+  }
+  for (const [path, methods] of allowed) {
+    app.all(path, (c) => exchange(c, services, waiting, 'none', (ex) => refuseMethod(ex, methods)))
+  }
+  app.notFound((c) => exchange(c, services, waiting, 'none', refusePath))
+  return app
+}
+
+async function exchange(
+  c: Context<{ Bindings: HttpBindings }>,
+  services: Services,
+  waiting: Set<AbortController>,
+  operation: string,
+  work: (exchange: Exchange) => Promise<void>,
+): Promise<Response> {
+  const { incoming: request, outgoing: response } = c.env
+  const requestId = `req_${randomBytes(10).toString('hex')}`
+  const log = services.log.child({ requestId, operation })
+  response.setHeader('X-Request-Id', requestId)
+  const controller = new AbortController()
+  waiting.add(controller)
+  response.once('close', () => {
+    waiting.delete(controller)
+    controller.abort()
+  })
+  try {
+    const { raw } = c.req
+    await work({
+      request,
+      response,
+      headers: raw.headers,
+      params: c.req.param(),
+      url: raw.url,
+      requestId,
+      log,
+      signal: controller.signal,
+    })
+  } catch (error) {
+    if (error instanceof ClientGone || response.destroyed) log.debug({ err: error }, 'the client went away')
+    else {
+      if (error instanceof ReplayedError) response.setHeader(replayedHeader, 'true')
+      answerError(request, response, error, { requestId, log })
+    }
+  }
+  return RESPONSE_ALREADY_SENT
+}
+
+async function serve(ex: Exchange, operation: Operation, services: Services, options: MountOptions): Promise<void> {
+  const { id, endpoint, handler } = operation
+  const caller = await authenticate(endpoint.access, ex.request.headers, services)
+  const params = validateParams(endpoint.params, ex.params)
+  const query = validateQuery(endpoint.query, new URL(ex.url).searchParams)
+  if (101 in endpoint.returns && !upgradeOf(ex.request)) throw refuseWithoutUpgrade()
+  const { body, raw } = await readBody(ex.request, endpoint)
+  const { headers, requestId, log, signal } = ex
+  const input = { params, query, body, caller, headers, requestId, log, signal }
+  const run = () => handler(input, services)
+  const reply = endpoint.idempotent ? await runOnce(ex, id, caller, params, raw, services, run) : await run()
+  if (!(reply.status in endpoint.returns)) throw new Error(`${id} answered ${reply.status}, which its contract lacks`)
+  options.onReply?.(id, reply)
+  if ('upgrade' in reply) takeUpgrade(ex.request, ex.response, reply.upgrade)
+  else await writeReply(ex.request, ex.response, reply, ex.signal)
+}
+
+async function readBody(request: IncomingMessage, { body, bodyLimitBytes }: Endpoint) {
+  if (!body) return { body: undefined, raw: Buffer.alloc(0) }
+  if (isBytesBody(body)) return { body: limitedStream(request, body.limitBytes), raw: Buffer.alloc(0) }
+  const { raw, value } = await readJson(request, bodyLimitBytes ?? defaultLimitBytes)
+  return { body: validateBody(body, value), raw }
+}
+
+async function runOnce(
+  ex: Exchange,
+  operation: OperationId,
+  caller: Caller,
+  params: unknown,
+  rawBody: Buffer,
+  services: Services,
+  run: () => Promise<Reply>,
+): Promise<Reply> {
+  const key = ex.headers.get('idempotency-key')
+  if (key === null || caller?.kind !== 'key') return run()
+  const { reply, replayed } = await answerOnce(services, { caller, operation, key, params, rawBody }, run)
+  if (replayed) ex.response.setHeader(replayedHeader, 'true')
+  return reply
+}
+
+async function refuseMethod({ request, response }: Exchange, methods: string[]): Promise<never> {
+  response.setHeader('Allow', methods.join(', '))
+  throw new ApiError('METHOD_NOT_ALLOWED', `${request.method} is not possible here: ${methods.join(', ')} is`)
+}
+
+async function refusePath({ request, url }: Exchange): Promise<never> {
+  throw new ApiError('NOT_FOUND', `There is no ${request.method} ${new URL(url).pathname}: see /reference`)
+}
+
+function refuseWithoutUpgrade(): ApiError {
+  const message = 'This opens a connection: ask with "Connection: Upgrade"'
+  return new ApiError('VALIDATION_ERROR', message, { details: [{ path: 'Upgrade', message }] })
+}

@@ -1,0 +1,90 @@
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { getRequestListener } from '@hono/node-server'
+import type { Logger } from 'pino'
+import { ApiError } from '../errors.ts'
+import { asError } from './errors.ts'
+import type { App } from './mount.ts'
+import { responseForUpgrade } from './upgrade.ts'
+
+export interface ServerOptions {
+  app: App
+  host: string
+  /** 0 takes a free one */
+  port: number
+  log: Logger
+  /** Makes everything that waits end; see MountOptions.stopping */
+  stop: () => void
+  /** How long requests in flight may take once it is closing; 10 s unless set */
+  drainMs?: number
+}
+
+export interface HttpServer {
+  port: number
+  /** Takes nothing new, lets what is in flight finish, ends streams and upgraded connections */
+  close(): Promise<void>
+}
+
+/** Serves the application on a socket, upgrades included. */
+export async function startServer(options: ServerOptions): Promise<HttpServer> {
+  const { app, log } = options
+  const listener = getRequestListener(app.fetch, {
+    overrideGlobalObjects: false,
+    // What can't even be made a request of: a bad URL, a missing Host.
+    errorHandler: (error) => {
+      log.info({ err: error }, 'a request that is none')
+      return new Response(JSON.stringify(malformed()), { status: 400, headers: { 'Content-Type': 'application/json' } })
+    },
+  })
+  const server = createServer(
+    {
+      keepAliveTimeout: 65_000,
+      headersTimeout: 30_000,
+      // Bodies are timed where they are read: a snapshot of 16 GB takes its time.
+      requestTimeout: 0,
+      noDelay: true,
+      shouldUpgradeCallback: (request) => request.method === 'GET',
+    },
+    (request, response) => void listener(request, response),
+  )
+  const upgraded = new Set<Duplex>()
+  server.on('upgrade', (request, socket, head) => {
+    upgraded.add(socket)
+    socket.once('close', () => upgraded.delete(socket))
+    // Whoever takes the connection over brings handlers of its own; until then a reset must not end the process.
+    socket.on('error', (error) => log.debug({ err: error }, 'an upgraded connection broke'))
+    void listener(request, responseForUpgrade(request, socket, head))
+  })
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === 'ECONNRESET' || !socket.writable) return socket.destroy()
+    const body = JSON.stringify(malformed())
+    socket.end(
+      `HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    )
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ port: options.port, host: options.host }, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      options.stop()
+      server.closeIdleConnections()
+      const timer = setTimeout(() => server.closeAllConnections(), options.drainMs ?? 10_000)
+      await closed
+      clearTimeout(timer)
+      for (const socket of upgraded) socket.destroy()
+    },
+  }
+}
+
+function malformed() {
+  const message = 'This is not a request of HTTP/1.1 that can be understood'
+  return asError(new ApiError('VALIDATION_ERROR', message, { details: [{ path: 'request', message }] }), 'req_none')
+}

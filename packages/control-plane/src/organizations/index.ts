@@ -1,0 +1,12 @@
+export { type ApiKey, createKey, type KeyWish, listKeys, type NewKey, revokeKey, rotateKey } from './api-keys.ts'
+export { ensureFirstOrganization } from './bootstrap.ts'
+export { type KeyHolder, type Keys, openKeys } from './keys.ts'
+export {
+  createOrganization,
+  getOrganization,
+  listOrganizations,
+  type Organization,
+  refuseOrganization,
+  updateOrganization,
+} from './organizations.ts'
+export { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from './webhook-secret.ts'

@@ -1,0 +1,65 @@
+import { randomBytes } from 'node:crypto'
+import { sql } from 'kysely'
+import type { Database } from '../database/index.ts'
+import type { Vault } from '../vault/index.ts'
+
+/** What signs an organization's callbacks, in the form of Standard Webhooks. */
+export interface WebhookSecret {
+  secret: string
+  /** The one before, which signs beside the new one until then */
+  previous?: { secret: string; validUntil: Date }
+}
+
+// The same for both columns: a secret moves from one to the other as it is.
+const context = 'webhook_secrets'
+
+/** The organization's secret; made when first asked for. */
+export async function getWebhookSecret(db: Database, vault: Vault, orgId: string): Promise<WebhookSecret> {
+  const row = (await read(db, orgId)) ?? (await create(db, vault, orgId))
+  const secret = (await vault.open(db, orgId, context, row.sealed)).toString()
+  if (!row.previousSealed || !row.previousValidUntil || row.previousValidUntil.getTime() <= Date.now())
+    return { secret }
+  const previous = (await vault.open(db, orgId, context, row.previousSealed)).toString()
+  return { secret, previous: { secret: previous, validUntil: row.previousValidUntil } }
+}
+
+/** Replaces the secret; the old one signs beside the new one for the overlap. */
+export async function rotateWebhookSecret(
+  db: Database,
+  vault: Vault,
+  orgId: string,
+  overlapMs: number,
+): Promise<WebhookSecret> {
+  if (!(await read(db, orgId))) await create(db, vault, orgId)
+  await db
+    .updateTable('webhookSecrets')
+    .set({
+      sealed: await makeSealed(db, vault, orgId),
+      previousSealed: sql<Buffer>`sealed`,
+      previousValidUntil: sql<Date>`now() + ${overlapMs} * interval '1 millisecond'`,
+    })
+    .where('orgId', '=', orgId)
+    .execute()
+  return getWebhookSecret(db, vault, orgId)
+}
+
+function read(db: Database, orgId: string) {
+  return db.selectFrom('webhookSecrets').selectAll().where('orgId', '=', orgId).executeTakeFirst()
+}
+
+async function create(db: Database, vault: Vault, orgId: string) {
+  const sealed = await makeSealed(db, vault, orgId)
+  // Two that ask at once get the same one.
+  await db
+    .insertInto('webhookSecrets')
+    .values({ orgId, sealed })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute()
+  const row = await read(db, orgId)
+  if (!row) throw new Error(`Organization ${orgId} lost its webhook secret while it was made`)
+  return row
+}
+
+function makeSealed(db: Database, vault: Vault, orgId: string): Promise<Buffer> {
+  return vault.seal(db, orgId, context, Buffer.from(`whsec_${randomBytes(32).toString('base64')}`))
+}
