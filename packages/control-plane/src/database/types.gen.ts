@@ -3,185 +3,186 @@
  * Please do not edit it manually.
  */
 
-import type { ColumnType } from 'kysely'
+import type { ColumnType } from "kysely";
 
-export type Generated<T> =
-  T extends ColumnType<infer S, infer I, infer U> ? ColumnType<S, I | undefined, U> : ColumnType<T, T | undefined, T>
+export type Generated<T> = T extends ColumnType<infer S, infer I, infer U>
+  ? ColumnType<S, I | undefined, U>
+  : ColumnType<T, T | undefined, T>;
 
-export type Json = JsonValue
+export type Json = JsonValue;
 
-export type JsonArray = JsonValue[]
+export type JsonArray = JsonValue[];
 
 export type JsonObject = {
-  [x: string]: JsonValue | undefined
-}
+  [x: string]: JsonValue | undefined;
+};
 
-export type JsonPrimitive = boolean | number | string | null
+export type JsonPrimitive = boolean | number | string | null;
 
-export type JsonValue = JsonArray | JsonObject | JsonPrimitive
+export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
-export type Timestamp = ColumnType<Date, Date | string, Date | string>
+export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface ApiKeys {
-  createdAt: Generated<Timestamp>
-  expiresAt: Timestamp | null
-  hash: Buffer
-  id: string
-  lastFour: string
-  lastUsedAt: Timestamp | null
-  name: string
-  orgId: string
-  prefix: string
-  revokedAt: Timestamp | null
-  scopes: string[]
+  createdAt: Generated<Timestamp>;
+  expiresAt: Timestamp | null;
+  hash: Buffer;
+  id: string;
+  lastFour: string;
+  lastUsedAt: Timestamp | null;
+  name: string;
+  orgId: string;
+  prefix: string;
+  revokedAt: Timestamp | null;
+  scopes: string[];
 }
 
 export interface Builds {
-  completedAt: Timestamp | null
-  createdAt: Generated<Timestamp>
-  digest: string | null
-  error: string | null
-  fence: Generated<number>
-  jobId: string
-  lastSeq: Generated<number>
-  leaseExpiresAt: Timestamp | null
-  orgId: string | null
-  progress: Generated<number>
-  snapshotId: string
-  startedAt: Timestamp | null
-  status: Generated<string>
-  step: string | null
-  template: string
-  workerId: string | null
-  workerName: string | null
+  completedAt: Timestamp | null;
+  createdAt: Generated<Timestamp>;
+  digest: string | null;
+  error: string | null;
+  fence: Generated<number>;
+  jobId: string;
+  lastSeq: Generated<number>;
+  leaseExpiresAt: Timestamp | null;
+  orgId: string | null;
+  progress: Generated<number>;
+  snapshotId: string;
+  startedAt: Timestamp | null;
+  status: Generated<string>;
+  step: string | null;
+  template: string;
+  workerId: string | null;
+  workerName: string | null;
 }
 
 export interface DataKeys {
-  createdAt: Generated<Timestamp>
-  orgId: string
-  version: number
-  wrapped: Buffer
+  createdAt: Generated<Timestamp>;
+  orgId: string;
+  version: number;
+  wrapped: Buffer;
 }
 
 export interface Deliveries {
-  attempts: Generated<number>
-  completedAt: Timestamp | null
-  createdAt: Generated<Timestamp>
-  id: string
-  lastError: string | null
-  lastStatus: number | null
-  orgId: string
-  sessionId: string
-  status: Generated<string>
-  url: string
+  attempts: Generated<number>;
+  completedAt: Timestamp | null;
+  createdAt: Generated<Timestamp>;
+  id: string;
+  lastError: string | null;
+  lastStatus: number | null;
+  orgId: string;
+  sessionId: string;
+  status: Generated<string>;
+  url: string;
 }
 
 export interface EnrolmentTokens {
-  createdAt: Generated<Timestamp>
-  expiresAt: Timestamp
-  hash: Buffer
-  id: string
-  usedAt: Timestamp | null
+  createdAt: Generated<Timestamp>;
+  expiresAt: Timestamp;
+  hash: Buffer;
+  id: string;
+  usedAt: Timestamp | null;
 }
 
 export interface Events {
-  at: Generated<Timestamp>
-  data: Buffer
-  seq: number
-  subject: string
-  type: string
+  at: Generated<Timestamp>;
+  data: Buffer;
+  seq: number;
+  subject: string;
+  type: string;
 }
 
 export interface IdempotencyKeys {
-  apiKeyId: string
-  createdAt: Generated<Timestamp>
-  key: string
-  operation: string
-  orgId: string
-  requestDigest: Buffer
-  sealedAnswer: Buffer | null
-  status: number | null
+  apiKeyId: string;
+  createdAt: Generated<Timestamp>;
+  key: string;
+  operation: string;
+  orgId: string;
+  requestDigest: Buffer;
+  sealedAnswer: Buffer | null;
+  status: number | null;
 }
 
 export interface Organizations {
-  createdAt: Generated<Timestamp>
-  id: string
-  name: string
-  operator: Generated<boolean>
+  createdAt: Generated<Timestamp>;
+  id: string;
+  name: string;
+  operator: Generated<boolean>;
 }
 
 export interface Sessions {
-  archivedAt: Timestamp | null
-  callbackUrl: string | null
-  cancelRequestedAt: Timestamp | null
-  completedAt: Timestamp | null
-  createdAt: Generated<Timestamp>
-  diskMb: number
-  durationMs: number | null
-  env: Json
-  error: Json | null
-  exitCode: number | null
-  fence: Generated<number>
-  id: string
-  isolation: string | null
-  isolationMin: Generated<string>
-  labels: Generated<Json>
-  lastChunk: Generated<number>
-  lastSeq: Generated<number>
-  leaseExpiresAt: Timestamp | null
-  memoryMb: number
-  metadata: string | null
-  orgId: string
-  output: string | null
-  script: Buffer
-  snapshotId: string
-  startedAt: Timestamp | null
-  status: Generated<string>
-  stderrBytes: Generated<number>
-  stdoutBytes: Generated<number>
-  timeoutMs: number
-  vcpus: number
-  workerId: string | null
-  workerName: string | null
+  archivedAt: Timestamp | null;
+  callbackUrl: string | null;
+  cancelRequestedAt: Timestamp | null;
+  completedAt: Timestamp | null;
+  createdAt: Generated<Timestamp>;
+  diskMb: number;
+  durationMs: number | null;
+  env: string;
+  error: string | null;
+  exitCode: number | null;
+  fence: Generated<number>;
+  id: string;
+  isolation: string | null;
+  isolationMin: Generated<string>;
+  labels: Generated<Json>;
+  lastChunk: Generated<number>;
+  lastSeq: Generated<number>;
+  leaseExpiresAt: Timestamp | null;
+  memoryMb: number;
+  metadata: string | null;
+  orgId: string;
+  output: string | null;
+  script: Buffer;
+  snapshotId: string;
+  startedAt: Timestamp | null;
+  status: Generated<string>;
+  stderrBytes: Generated<number>;
+  stdoutBytes: Generated<number>;
+  timeoutMs: number;
+  vcpus: number;
+  workerId: string | null;
+  workerName: string | null;
 }
 
 export interface Snapshots {
-  builtAt: Generated<Timestamp>
-  digest: string
-  id: string
-  orgId: string | null
-  sizeBytes: number
-  version: number
+  builtAt: Generated<Timestamp>;
+  digest: string;
+  id: string;
+  orgId: string | null;
+  sizeBytes: number;
+  version: number;
 }
 
 export interface WebhookSecrets {
-  orgId: string
-  previousSealed: Buffer | null
-  previousValidUntil: Timestamp | null
-  sealed: Buffer
+  orgId: string;
+  previousSealed: Buffer | null;
+  previousValidUntil: Timestamp | null;
+  sealed: Buffer;
 }
 
 export interface Workers {
-  createdAt: Generated<Timestamp>
-  credentialHash: Buffer
-  draining: Generated<boolean>
-  id: string
-  lastSeenAt: Generated<Timestamp>
-  name: string
-  state: Json
+  createdAt: Generated<Timestamp>;
+  credentialHash: Buffer;
+  draining: Generated<boolean>;
+  id: string;
+  lastSeenAt: Generated<Timestamp>;
+  name: string;
+  state: Json;
 }
 
 export interface DB {
-  apiKeys: ApiKeys
-  builds: Builds
-  dataKeys: DataKeys
-  deliveries: Deliveries
-  enrolmentTokens: EnrolmentTokens
-  events: Events
-  idempotencyKeys: IdempotencyKeys
-  organizations: Organizations
-  sessions: Sessions
-  snapshots: Snapshots
-  webhookSecrets: WebhookSecrets
-  workers: Workers
+  apiKeys: ApiKeys;
+  builds: Builds;
+  dataKeys: DataKeys;
+  deliveries: Deliveries;
+  enrolmentTokens: EnrolmentTokens;
+  events: Events;
+  idempotencyKeys: IdempotencyKeys;
+  organizations: Organizations;
+  sessions: Sessions;
+  snapshots: Snapshots;
+  webhookSecrets: WebhookSecrets;
+  workers: Workers;
 }

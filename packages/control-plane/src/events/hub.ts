@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { type RawBuilder, sql } from 'kysely'
 import pg from 'pg'
 import type { Logger } from 'pino'
 import type { Database } from '../database/index.ts'
@@ -33,7 +33,12 @@ export interface Events {
 
 /** Tells every control plane, once the transaction is committed. The payload is at most some 7000 bytes. */
 export async function notify(db: Database, channel: string, payload = ''): Promise<void> {
-  await sql`select pg_notify(${wire}, ${`${channel} ${payload}`})`.execute(db)
+  await sql`select ${notification(channel, payload)}`.execute(db)
+}
+
+/** The same as a part of a larger statement, which saves a round trip; the channel may be an expression there. */
+export function notification(channel: string | RawBuilder<unknown>, payload = ''): RawBuilder<unknown> {
+  return sql`pg_notify(${wire}, ${channel}::text || ' ' || ${payload}::text)`
 }
 
 type Listener = (payload: string | null) => void

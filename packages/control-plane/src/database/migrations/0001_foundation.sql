@@ -128,15 +128,15 @@ create table sessions (
   isolation_min text not null default 'any' check (isolation_min in ('any', 'vm')),
   -- bytes, since a script may hold any
   script bytea not null,
-  env jsonb not null,
+  -- JSON text, as are metadata, error and output: jsonb refuses \u0000 and lone surrogates
+  env text not null,
   vcpus int not null,
   memory_mb int not null,
   disk_mb int not null,
   timeout_ms int not null,
   callback_url text,
-  -- JSON text as it came: jsonb would refuse some of it and change the rest
   metadata text,
-  -- the top-level scalars of metadata as text, for filters
+  -- the top-level scalars of metadata as escaped text, for filters
   labels jsonb not null default '{}',
   cancel_requested_at timestamptz,
   worker_id text references workers on delete set null,
@@ -146,18 +146,21 @@ create table sessions (
   lease_expires_at timestamptz,
   last_seq int not null default 0,
   last_chunk int not null default 0,
+  -- all that came, whether kept or beyond the limit
   stdout_bytes bigint not null default 0,
   stderr_bytes bigint not null default 0,
   -- set once the events' output has moved to blobs
   archived_at timestamptz,
   exit_code int,
-  error jsonb,
+  error text,
   output text,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
   duration_ms bigint
 );
+-- Room for updates in place: a running session's row changes with every piece of output.
+alter table sessions set (fillfactor = 70);
 create index sessions_pending on sessions (org_id, created_at, id) where status = 'pending';
 create index sessions_running on sessions (org_id) where status = 'running';
 create index sessions_leases on sessions (lease_expires_at) where status = 'running';
@@ -178,4 +181,4 @@ create table deliveries (
   created_at timestamptz not null default now(),
   completed_at timestamptz
 );
-create index deliveries_by_session on deliveries (session_id);
+create unique index deliveries_by_session on deliveries (session_id);
