@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { type Access, type Scope, scopes } from '@paws/api'
 import { ApiError } from '../errors.ts'
-import { authenticateEnrolment, authenticateWorker } from '../fleet/credentials.ts'
+import { authenticateEnrolment, authenticateWorker } from '../fleet/index.ts'
 import type { Services } from '../services.ts'
 import type { EnrolmentCaller, KeyCaller, WorkerCaller } from './handler.ts'
 
