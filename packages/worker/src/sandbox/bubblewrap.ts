@@ -27,7 +27,8 @@ const AGENT = '/run/paws-guest'
  * The slot helper has mounted the root filesystem over /tmp of a mount namespace of its own.
  */
 export function bubblewrapCommand(program: string, { hostname, memoryMB }: SandboxSpec): string[] {
-  const size = ['--size', `${memoryMB * 1024 * 1024}`]
+  // Files in memory count as memory: filled to the last page, nothing could be killed to make room.
+  const size = ['--size', `${Math.floor(memoryMB / 2) * 1024 * 1024}`]
   return [
     program,
     ...['--bind', '/tmp', '/', '--proc', '/proc', '--dev', '/dev'],

@@ -104,13 +104,12 @@ function helperArguments(options: SlotOptions, name: string, cgroup: Cgroup, ima
  * everything inside. Killed first, bubblewrap would leave before that.
  */
 function killTree(pid: number) {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)
-  for (const target of children.length > 0 ? children : [pid]) {
-    try {
-      process.kill(Number(target), 'SIGKILL')
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
-    }
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)
+    for (const target of children.length > 0 ? children : [pid]) process.kill(Number(target), 'SIGKILL')
+  } catch (error) {
+    // It has ended meanwhile, or is about to.
+    if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
   }
 }
 

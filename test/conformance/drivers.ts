@@ -1,0 +1,36 @@
+import { pino } from 'pino'
+import type { Driver } from '../../packages/worker/src/sandbox/driver.ts'
+import { type IdMap, openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
+import { createProcessDriver } from '../../packages/worker/src/sandbox/process.ts'
+import { guestBinary } from '../../packages/worker/src/sandbox/testing/build-guest.ts'
+import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-slot.ts'
+
+export interface OpenOptions {
+  dataDir: string
+  instance: string
+  /** Sandboxes that can be started at once without waiting */
+  ready: number
+}
+
+/** What the suite must know of a kind of isolation. */
+export interface DriverUnderTest {
+  open(options: OpenOptions): Promise<Driver>
+  /** The programs inside call the host's own kernel, so a filter must stand before it */
+  sharesKernel: boolean
+  /** Outside ids that everything of a sandbox runs under */
+  ids(): Promise<Pick<IdMap, 'uid' | 'gid' | 'count'>>
+}
+
+/** Usual disk of the suite's sandboxes */
+export const diskMB = 256
+
+/** Every kind of isolation that there is. The whole suite runs against each. */
+export const drivers: Record<string, DriverUnderTest> = {
+  process: { open: openProcess, sharesKernel: true, ids: openIdMap },
+}
+
+async function openProcess({ dataDir, instance, ready }: OpenOptions): Promise<Driver> {
+  const [guestAgent, slotHelper] = await Promise.all([guestBinary(), slotHelperBinary()])
+  const log = pino({ level: 'warn' })
+  return createProcessDriver({ dataDir, guestAgent, slotHelper, instance, slots: ready, diskMB, log })
+}

@@ -1,0 +1,48 @@
+import { execFile } from 'node:child_process'
+import { access, mkdir, mkdtemp, rename } from 'node:fs/promises'
+import { tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { runMapped } from '../../packages/worker/src/sandbox/helper.ts'
+import { openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
+import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-slot.ts'
+
+const run = promisify(execFile)
+
+const PACKAGES = 'bash,procps,python3'
+
+/** A small Debian with Python, unpacked under the ids of sandboxes; made once for each user of this machine. */
+export async function testImage(): Promise<string> {
+  const folder = join(tmpdir(), `paws-conformance-${userInfo().uid}`)
+  const image = join(folder, `image-${PACKAGES}`)
+  if (await exists(image)) return image
+  await mkdir(folder, { recursive: true, mode: 0o711 })
+  const archive = await testArchive()
+  const staging = await mkdtemp(join(folder, 'unpacking-'))
+  await run('chmod', ['777', staging])
+  const unpack = 'mkdir root && exec tar -xpf "$1" --numeric-owner --exclude=./dev/* -C root'
+  await runMapped(await slotHelperBinary(), await openIdMap(), ['sh', '-c', unpack, 'sh', archive], staging)
+  // Another suite may have been faster; its image is the same.
+  await rename(join(staging, 'root'), image).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+  })
+  return image
+}
+
+/** The same Debian as an archive, which anybody can unpack under ids of their own. */
+export async function testArchive(): Promise<string> {
+  const archive = join(tmpdir(), `paws-conformance-${PACKAGES}.tar`)
+  if (await exists(archive)) return archive
+  const part = `${archive}.${process.pid}.tar`
+  const mode = process.getuid?.() === 0 ? 'root' : 'unshare'
+  await run('mmdebstrap', [`--mode=${mode}`, '--variant=minbase', `--include=${PACKAGES}`, 'bookworm', part])
+  await rename(part, archive)
+  return archive
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}

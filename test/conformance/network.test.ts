@@ -1,0 +1,92 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { text } from 'node:stream/consumers'
+import { describe, expect, test } from 'vitest'
+import { drivers } from './drivers.ts'
+import { openSuite, python } from './suite.ts'
+
+const ECONNREFUSED = 111
+const EPERM = 1
+
+const REACH = `
+import json, socket, sys, time
+def tcp(host, port):
+  s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET); s.settimeout(5)
+  try: s.connect((host, port))
+  except OSError as e: return e.errno or "timeout"
+  return 0
+def udp(host, port):
+  s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
+  try: s.connect((host, port)); s.send(b"x"); s.recv(1)
+  except OSError as e: return e.errno or "timeout"
+  return 0
+`
+
+describe.each(Object.entries(drivers))('%s: the network', { timeout: 30_000 }, (_, underTest) => {
+  const suite = openSuite(underTest)
+
+  test('has no wire: every connection is refused at once', async () => {
+    const sandbox = await suite.start()
+    const targets = ['1.1.1.1', '169.254.169.254', '10.0.0.1', '2606:4700:4700::1111', '127.0.0.1', '::1']
+    const source = `${REACH}\nbegan = time.time()
+print(json.dumps([[tcp(h, p) for p in (22, 80, 443)] + [udp(h, 53), udp(h, 443)] for h in sys.argv[1:]] + [time.time() - began < 2]))`
+    const seen = await python(sandbox, source, ...targets)
+    expect(seen).toEqual([...targets.map(() => [0, 0, 0, 0, 0].map(() => ECONNREFUSED)), true])
+  })
+
+  test('does not reach what listens on the host', async () => {
+    const server = createServer()
+    let reached = 0
+    server.on('connection', (socket) => {
+      reached += 1
+      socket.destroy()
+    })
+    await once(server.listen(0), 'listening')
+    const { port } = server.address() as AddressInfo
+    const own = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
+    const addresses = ['127.0.0.1', '::1', ...own.filter(({ scopeid }) => !scopeid).map(({ address }) => address)]
+    const sandbox = await suite.start()
+    const seen = await python(
+      sandbox,
+      `${REACH}\nprint(json.dumps([tcp(h, ${port}) for h in sys.argv[1:]]))`,
+      ...addresses,
+    )
+    server.close()
+    expect(seen).toEqual(addresses.map(() => ECONNREFUSED))
+    expect(reached).toBe(0)
+  })
+
+  test('cannot be changed from inside', async () => {
+    const sandbox = await suite.start()
+    const source = `
+import fcntl, json, socket, struct
+def ask(kind, body):
+  s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+  s.send(struct.pack("IHHII", 16 + len(body), kind, 0x405, 1, 0) + body)
+  return -struct.unpack("i", s.recv(4096)[16:20])[0]
+link = struct.pack("BBHiII", 0, 0, 0, 0, 0, 0) + struct.pack("HH8s", 10, 3, b"dummy0") + struct.pack("HHHH8s", 16, 18, 10, 1, b"dummy")
+down = struct.pack("BBHiII", 0, 0, 0, 1, 0, 1)
+route = struct.pack("BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0) + struct.pack("HHI", 8, 4, 1)
+address = struct.pack("BBBBi", 2, 24, 0, 0, 1) + struct.pack("HH4s", 8, 2, bytes([10, 9, 8, 7]))
+def ioctl():
+  try: fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sh14x", b"lo", 0))
+  except OSError as e: return e.errno
+  return 0
+print(json.dumps([ask(16, link), ask(16, down), ask(24, route), ask(25, route), ask(20, address), ioctl(), [n for _, n in socket.if_nameindex()]]))`
+    expect(await python(sandbox, source)).toEqual([EPERM, EPERM, EPERM, EPERM, EPERM, EPERM, ['lo']])
+  })
+
+  test('leads in to a port that something inside listens on, and to no other', async () => {
+    const sandbox = await suite.start()
+    const serve = `import socket
+s = socket.socket(); s.bind(("127.0.0.1", 80)); s.listen(); print("ready", flush=True)
+c, _ = s.accept(); c.sendall(c.recv(100).upper()); c.close()`
+    const server = sandbox.exec({ argv: ['python3', '-c', serve], env: {}, cwd: '/' })
+    await server.stdout[Symbol.asyncIterator]().next()
+    const connection = await sandbox.connect(80)
+    connection.write('knock')
+    expect(await text(connection)).toBe('KNOCK')
+    await expect(sandbox.connect(81)).rejects.toThrow(/port 81/)
+  })
+})
