@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 
 /** Where a control plane is, and a key for it. */
 export interface Credentials {
@@ -16,8 +16,12 @@ export interface CliConfig {
   apiKey: string | undefined
   /** `PAWS_DATA`: where `up` keeps everything. As root /var/lib/paws, since others than root must reach parts of it */
   dataDir: string
-  /** `PORT` of the control plane that `up` starts */
+  /** `PORT` of the control plane that `up` starts; 0 takes a free one */
   port: number
+  /** `HOST`: the address it listens on */
+  host: string
+  /** `DATABASE_URL`: a PostgreSQL server of one's own, instead of the one that `up` brings */
+  databaseUrl: string | undefined
   /** What `paws login` writes, mode 0600 */
   loginFile: string
   /** What `up` writes beside its data, mode 0600 */
@@ -29,7 +33,7 @@ export interface CliConfig {
 }
 
 export function readConfig(env: NodeJS.ProcessEnv = process.env): CliConfig {
-  const dataDir = env.PAWS_DATA || defaultDataDir(env)
+  const dataDir = resolve(env.PAWS_DATA || defaultDataDir(env))
   const port = Number(env.PORT || 8080)
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
     throw new Error(`PORT is "${env.PORT}", which is no port. Set it to a number from 0 to 65535, or unset it.`)
@@ -39,6 +43,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): CliConfig {
     apiKey: env.PAWS_KEY || undefined,
     dataDir,
     port,
+    host: env.HOST || '127.0.0.1',
+    databaseUrl: env.DATABASE_URL || undefined,
     loginFile: join(env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'paws', 'credentials.json'),
     installFile: join(dataDir, 'credentials.json'),
     color: env.NO_COLOR ? false : env.FORCE_COLOR && env.FORCE_COLOR !== '0' ? true : undefined,

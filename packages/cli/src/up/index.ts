@@ -1,0 +1,1 @@
+export { upCommand } from './command.ts'
