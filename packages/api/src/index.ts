@@ -25,7 +25,6 @@ export * from './lifecycles.ts'
 export * from './organizations.ts'
 export * from './scopes.ts'
 export * from './service.ts'
-export * from './tunnel.ts'
 export {
   CreateSession,
   Env,
@@ -40,7 +39,9 @@ export {
   SessionSummary,
   sessionEvents,
 } from './sessions.ts'
+export * from './snapshot-manifest.ts'
 export { Build, buildEvents, Snapshot, Template } from './snapshots.ts'
+export * from './tunnel.ts'
 export {
   BuildClaim,
   Outcome,

@@ -1,0 +1,12 @@
+export { type BuildOptions, type Built, buildSnapshot } from './build.ts'
+export type { Progress } from './build-progress.ts'
+export {
+  type FetchFile,
+  type HeldSnapshot,
+  openSnapshotStore,
+  type SnapshotFile,
+  type SnapshotStore,
+  type StoreOptions,
+} from './store.ts'
+export { type PutFile, uploadSnapshot } from './upload.ts'
+export { SnapshotCorrupt } from './verify.ts'
