@@ -1,0 +1,148 @@
+import type { Logger } from 'pino'
+import type { Places, SessionClaim } from '../link/claims.ts'
+import { type Link, retry } from '../link/client.ts'
+import type { Heartbeat } from '../link/heartbeat.ts'
+import type { Journals, Leftover, Outcome } from '../link/journal.ts'
+import { openReport, type Report, type ReportOptions } from '../link/report.ts'
+import type { Driver } from '../sandbox/driver.ts'
+import { causeOf, type Run, runSession } from './run.ts'
+
+export interface SessionsOptions {
+  link: Link
+  log: Logger
+  driver: Pick<Driver, 'start'>
+  snapshots: { ensure(digest: string): Promise<string> }
+  heartbeat: Pick<Heartbeat, 'hold'>
+  journals: Journals
+  places: Places
+}
+
+/** A claimed session, until its end is reported. */
+export interface Held {
+  /** With nothing when it never begins */
+  readonly run: Promise<Run | undefined>
+  /** Resolves with its status once that is stored, or with nothing when it is another's; never rejects */
+  readonly settled: Promise<Outcome['status'] | undefined>
+}
+
+/** The sessions that this worker has claimed. */
+export interface Sessions {
+  begin(claim: SessionClaim): void
+  get(sessionId: string): Held | undefined
+  /** Reports what former runs of this worker left behind. */
+  recover(): Promise<void>
+  /** Ends all that run, and waits for their reports; those that can't be delivered are left to the next run */
+  close(): Promise<void>
+}
+
+/** How long ended sessions may wait for their acknowledgement when the worker closes. */
+const lastReportsMs = 10_000
+
+const restarted: Omit<Outcome, 'durationMs'> = {
+  status: 'failed',
+  error: { code: 'WORKER_RESTARTED', message: 'The worker ended unexpectedly while the session ran. Start it again.' },
+}
+
+export function openSessions(options: SessionsOptions): Sessions {
+  const { heartbeat, journals, log, link } = options
+  const held = new Map<string, Held>()
+  const reports = new Set<Promise<unknown>>()
+  const closing = new AbortController()
+  const reporting = { link, log, closing: closing.signal } satisfies Partial<ReportOptions>
+
+  function keep(report: Promise<unknown>): Promise<unknown> {
+    const kept = report.finally(() => reports.delete(kept))
+    reports.add(kept)
+    return kept
+  }
+
+  async function recoverOne({ journal, chunks, outcome }: Leftover) {
+    const ignore = () => undefined
+    const { sessionId: id, fence } = journal
+    const lease = { kind: 'session', id, fence, leaseMs: 60_000 } as const
+    const release = heartbeat.hold({ ...lease, onLost: ignore, onCancel: ignore, onOutOfContact: ignore })
+    const report = openReport({ ...reporting, journal, earlier: chunks })
+    const answer = await report.finish(
+      outcome ?? { ...restarted, durationMs: Math.max(0, Date.now() - journal.begunAt) },
+    )
+    release()
+    log.info({ sessionId: id, answer }, 'Reported a session of a former run')
+  }
+
+  return {
+    begin(claim) {
+      const { sessionId } = claim
+      const session = openSession(options, reporting, claim)
+      held.set(sessionId, session)
+      void keep(session.settled).then(() => held.delete(sessionId))
+    },
+    get: (sessionId) => held.get(sessionId),
+    async recover() {
+      for (const leftover of await journals.leftovers()) {
+        const failed = (error: unknown) => log.error({ err: error }, 'What a former run left could not be reported')
+        void keep(recoverOne(leftover).catch(failed))
+      }
+    },
+    async close() {
+      const runs = await Promise.all([...held.values()].map(({ run }) => run))
+      for (const run of runs) run?.end('stopped')
+      await Promise.all(runs.map((run) => run?.gone))
+      const timer = setTimeout(() => closing.abort(), lastReportsMs)
+      await Promise.all(reports)
+      clearTimeout(timer)
+    },
+  }
+}
+
+type Reporting = Pick<ReportOptions, 'link' | 'log' | 'closing'>
+
+function openSession(options: SessionsOptions, reporting: Reporting, claim: SessionClaim): Held {
+  const { journals, places, log } = options
+  const giveBack = places.take()
+  const started = journals.begin(claim.sessionId, claim.fence).then(
+    (journal) => {
+      const report = openReport({ ...reporting, journal })
+      const run = runSession({ ...options, claim, report })
+      void report.broken.then((error) => run.end(causeOf(error)))
+      void run.gone.then(giveBack)
+      return { run, report }
+    },
+    (error) => {
+      log.error({ err: error }, 'The journal can not be written: no session can run here')
+      giveBack()
+      return undefined
+    },
+  )
+  const settled = started.then((begun) => (begun ? settle(options, claim, begun) : refuse(reporting, claim)))
+  return { run: started.then((begun) => begun?.run), settled }
+}
+
+async function settle(
+  { heartbeat, log }: SessionsOptions,
+  { sessionId: id, fence, leaseMs }: SessionClaim,
+  { run, report }: { run: Run; report: Report },
+): Promise<Outcome['status'] | undefined> {
+  const release = heartbeat.hold({
+    ...{ kind: 'session', id, fence, leaseMs },
+    onLost: () => run.end('lost'),
+    onCancel: () => run.end('cancelled'),
+    onOutOfContact: () => run.end('out-of-contact'),
+  })
+  const { outcome, cause } = await run.outcome
+  const answer = cause === 'lost' ? await report.abandon() : await report.finish(outcome)
+  release()
+  const { status, durationMs } = outcome
+  log.info({ sessionId: id, status, cause, durationMs, report: answer ?? 'none' }, 'A session ended')
+  return answer === 'acknowledged' ? status : undefined
+}
+
+/** Without a journal nothing begins: its end could be forgotten. */
+async function refuse({ link, log, closing }: Reporting, { sessionId, fence }: SessionClaim) {
+  const message = "The worker can't write its journal. Its log says why."
+  const outcome = { status: 'failed', error: { code: 'WORKER_FAILED', message }, durationMs: 0 } as const
+  const body = { fence, outcome, first: 1, chunks: [] }
+  const finish = () => link.call('finishSession', { params: { sessionId }, body, signal: closing })
+  const failed = (error: unknown) => log.warn({ err: error, sessionId }, 'The end of a session was not reported')
+  await retry(finish, { name: 'Reporting the end of a session', log, signal: closing }).catch(failed)
+  return undefined
+}

@@ -1,0 +1,162 @@
+import type { Logger } from 'pino'
+import type { SessionClaim } from '../link/claims.ts'
+import { LinkError } from '../link/client.ts'
+import type { Outcome } from '../link/journal.ts'
+import type { Report } from '../link/report.ts'
+import type { Driver, Process, Sandbox } from '../sandbox/driver.ts'
+import { exitCodeOf, sessionEnv, startScript } from './command.ts'
+import { readResult } from './result.ts'
+
+/** How a session ended; its duration is added by who measures it. */
+type Ending = Omit<Outcome, 'durationMs'>
+
+/** Why a session ends before its script does. */
+export type Cause = 'timeout' | 'cancelled' | 'lost' | 'out-of-contact' | 'stopped' | 'unreportable'
+
+const untimely = {
+  timeout: { status: 'timeout' },
+  cancelled: { status: 'cancelled' },
+  lost: { status: 'failed' },
+  'out-of-contact': failure(
+    'WORKER_OUT_OF_CONTACT',
+    'The worker could not reach the control plane for so long that it stopped the session.',
+  ),
+  stopped: failure('WORKER_STOPPED', 'The worker was stopped while the session ran. Start the session again.'),
+  unreportable: failure('WORKER_FAILED', "The worker could not keep the session's output. Its log says why."),
+} satisfies Record<Cause, Ending>
+
+/** SIGTERM, then so long until SIGKILL. */
+const graceMs = 5_000
+
+export interface RunOptions {
+  claim: SessionClaim
+  driver: Pick<Driver, 'start'>
+  snapshots: { ensure(digest: string): Promise<string> }
+  report: Report
+  log: Logger
+}
+
+/** One session while it runs here. */
+export interface Run {
+  readonly env: Record<string, string>
+  /** Resolves once the sandbox has started; with nothing when it never will */
+  readonly sandbox: Promise<Sandbox | undefined>
+  /** Ends it for this cause, unless it is ending already. */
+  end(cause: Cause): void
+  /** Resolves with how it ended, as soon as that is settled, and why it did if not by itself; never rejects */
+  readonly outcome: Promise<{ outcome: Outcome; cause: Cause | undefined }>
+  /** Resolves when nothing of its sandbox is left; never rejects */
+  readonly gone: Promise<void>
+}
+
+/** Runs a claimed session in a sandbox of its own. Whatever goes wrong becomes its outcome. */
+export function runSession(options: RunOptions): Run {
+  const { claim, log } = options
+  const env = sessionEnv(claim.sessionId, claim.env)
+  const sandbox = Promise.withResolvers<Sandbox | undefined>()
+  const ended = Promise.withResolvers<Cause>()
+  let cause: Cause | 'exit' | undefined
+  let begunAt = performance.now()
+
+  const stop = async (started: Sandbox | undefined, grace: number) => {
+    const failed = (error: unknown) => log.error({ err: error, sessionId: claim.sessionId }, 'A sandbox left something')
+    await started?.stop({ graceMs: grace }).catch(failed)
+  }
+
+  async function attempt(): Promise<Ending> {
+    const early = ended.promise.then((why) => untimely[why])
+    const started = await startSandbox(options, early)
+    begunAt = performance.now()
+    if ('status' in started) {
+      sandbox.resolve(undefined)
+      return started
+    }
+    sandbox.resolve(started)
+    const stopped = ended.promise.then(() => stop(started, graceMs))
+    const timer = setTimeout(() => end('timeout'), claim.timeoutMs)
+    const ending = await followScript(started, options, env)
+    clearTimeout(timer)
+    cause ??= 'exit'
+    if (cause === 'exit') return ending
+    await stopped
+    return untimely[cause]
+  }
+
+  function end(why: Cause) {
+    if (cause) return
+    cause = why
+    ended.resolve(why)
+  }
+
+  const outcome = attempt().then((ending) => ({
+    outcome: { ...ending, durationMs: Math.round(performance.now() - begunAt) },
+    cause: cause === 'exit' ? undefined : cause,
+  }))
+  const gone = outcome.then(async () => stop(await sandbox.promise, 0))
+  return { env, sandbox: sandbox.promise, end, outcome, gone }
+}
+
+/** @returns how it ended where there will be no sandbox */
+async function startSandbox(options: RunOptions, early: Promise<Ending>): Promise<Sandbox | Ending> {
+  const { claim, driver, snapshots, log } = options
+  try {
+    const imageDir = await Promise.race([snapshots.ensure(claim.snapshot.digest), early])
+    if (typeof imageDir !== 'string') return imageDir
+    const hostname = `paws-${claim.sessionId.slice(0, 8)}`
+    return await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname })
+  } catch (error) {
+    log.error({ err: error, sessionId: claim.sessionId }, 'A sandbox could not be started')
+    return failure('SANDBOX_START_FAILED', "The worker could not start a sandbox. The worker's log says why.")
+  }
+}
+
+/** From the script's start to its end and what it left. A sandbox that goes away meanwhile is an outcome. */
+async function followScript(
+  sandbox: Sandbox,
+  { claim, report, log }: RunOptions,
+  env: Record<string, string>,
+): Promise<Ending> {
+  let output: Promise<unknown> = Promise.resolve()
+  try {
+    const process = await startScript(sandbox, claim.script, env)
+    output = Promise.all([pump(process, 'stdout', report), pump(process, 'stderr', report)])
+    const exitCode = exitCodeOf(await process.exit)
+    await output
+    const result = await readResult(sandbox)
+    return {
+      status: exitCode === 0 ? 'completed' : 'failed',
+      exitCode,
+      ...('refused' in result ? failureOf('OUTPUT_REFUSED', result.refused) : result),
+    }
+  } catch (error) {
+    // What had come until then is part of the record; that the rest didn't come is said below.
+    await output.catch(() => undefined)
+    const reason = await goneReason(sandbox)
+    if (reason) return failure('SANDBOX_LOST', reason)
+    log.error({ err: error, sessionId: claim.sessionId }, 'A script could not be run')
+    return failure('SANDBOX_FAILED', "The sandbox would not run the script. The worker's log says why.")
+  }
+}
+
+async function pump(process: Process, stream: 'stdout' | 'stderr', report: Report): Promise<void> {
+  for await (const bytes of process[stream]) await report.write(stream, bytes as Buffer)
+}
+
+/** Why the sandbox is gone; nothing while it is still there. */
+function goneReason({ gone }: Sandbox): Promise<string | undefined> {
+  const still = new Promise<undefined>((resolve) => setTimeout(resolve, 100, undefined))
+  return Promise.race([gone.then(({ reason }) => `The sandbox was lost: ${reason}`), still])
+}
+
+function failureOf(code: string, message: string) {
+  return { error: { code, message: message.slice(0, 4000) } }
+}
+
+function failure(code: string, message: string) {
+  return { status: 'failed' as const, ...failureOf(code, message) }
+}
+
+/** What a report that broke means for the session it is about. */
+export function causeOf(broken: Error): Cause {
+  return broken instanceof LinkError ? 'lost' : 'unreportable'
+}
