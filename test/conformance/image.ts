@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { access, mkdir, mkdtemp, rename } from 'node:fs/promises'
+import { access, chmod, mkdir, mkdtemp, open, rename } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -11,19 +11,28 @@ const run = promisify(execFile)
 
 const PACKAGES = 'bash,procps,python3'
 
+/** Where the suites' drivers work, next to the image: each under a name of its own, like workers on one host. */
+export function testFolder(): string {
+  return join(tmpdir(), `paws-conformance-${userInfo().uid}`)
+}
+
 /** A small Debian with Python, unpacked under the ids of sandboxes; made once for each user of this machine. */
 export async function testImage(): Promise<string> {
-  const folder = join(tmpdir(), `paws-conformance-${userInfo().uid}`)
-  const image = join(folder, `image-${PACKAGES}`)
+  const folder = testFolder()
+  const final = join(folder, `image-${PACKAGES}`)
+  const image = join(final, 'root')
   if (await exists(image)) return image
   await mkdir(folder, { recursive: true, mode: 0o711 })
   const archive = await testArchive()
   const staging = await mkdtemp(join(folder, 'unpacking-'))
-  await run('chmod', ['777', staging])
-  const unpack = 'mkdir root && exec tar -xpf "$1" --numeric-owner --exclude=./dev/* -C root'
-  await runMapped(await slotHelperBinary(), await openIdMap(), ['sh', '-c', unpack, 'sh', archive], staging)
+  await chmod(staging, 0o777)
+  const unpack = 'mkdir root && exec tar -xpf - --numeric-owner --exclude=./dev/* -C root'
+  const file = await open(archive)
+  const place = { cwd: staging, stdin: file.fd }
+  await runMapped(await slotHelperBinary(), await openIdMap(), ['sh', '-c', unpack], place).finally(() => file.close())
+  await chmod(staging, 0o755)
   // Another suite may have been faster; its image is the same.
-  await rename(join(staging, 'root'), image).catch((error: NodeJS.ErrnoException) => {
+  await rename(staging, final).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
   })
   return image

@@ -97,7 +97,9 @@ function shell(script: string) {
 
 /** Names of everything on this host that a driver of this name holds now: mounts, groups, loop devices, folders. */
 async function held(instance: string, dataDir: string): Promise<string[]> {
-  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').filter((line) => line.includes(dataDir))
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .filter((line) => line.includes(`-${instance}-`))
   const folders = (await readdir(join(dataDir, 'slots'))).filter((name) => name.includes(`-${instance}-`))
   const loops = await Promise.all(
     (await readdir('/sys/block')).map((device) =>

@@ -20,13 +20,12 @@ const AS_USER = `
   cd /mnt/tree
   exec setpriv --reuid "$1" --regid "$1" --init-groups env HOME="$4" TMPDIR="$4" \\
     PATH=/mnt/node:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \\
-    node node_modules/vitest/vitest.mjs run --no-cache --no-file-parallelism --reporter=json --outputFile="$4/report.json" \\
+    node node_modules/vitest/vitest.mjs run --no-cache --no-file-parallelism --reporter=default --reporter=json --outputFile="$4/report.json" \\
     --exclude '**/ordinary-user.test.ts' test/conformance`
 
 interface Report {
   testResults: {
     name: string
-    message: string
     assertionResults: { fullName: string; status: string; failureMessages: string[] }[]
   }[]
 }
@@ -35,6 +34,7 @@ interface Report {
 describe.runIf(process.getuid?.() === 0)('the whole suite, run by an ordinary user with sub-ids', () => {
   let home: string
   let report: Report
+  let output: string
 
   beforeAll(async () => {
     const archive = await testArchive()
@@ -44,13 +44,14 @@ describe.runIf(process.getuid?.() === 0)('the whole suite, run by an ordinary us
     await run('chown', [user, home])
     const tree = join(import.meta.dirname, '../..')
     const places = [user, dirname(process.execPath), tree, home]
+    // A failed test makes it end with 1; the report says which.
     const child = run('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', AS_USER, 'sh', ...places], {
       maxBuffer: 64 * 1024 * 1024,
-    })
-    // A failed test makes it end with 1; the report says which.
-    const { stderr = '' } = await child.catch((error: { stderr?: string }) => error)
+    }).catch((error: { stdout: string; stderr: string }) => error)
+    const { stdout, stderr } = await child
+    output = stdout + stderr
     const text = await readFile(join(home, 'report.json'), 'utf8').catch((cause) => {
-      throw new Error(`The suite did not run as ${user}: ${stderr}`, { cause })
+      throw new Error(`The suite did not run as ${user}: ${output}`, { cause })
     })
     report = JSON.parse(text)
   }, 180_000)
@@ -63,9 +64,11 @@ describe.runIf(process.getuid?.() === 0)('the whole suite, run by an ordinary us
   const files = readdirSync(import.meta.dirname).filter((name) => /(?<!ordinary-user)\.test\.ts$/.test(name))
   test.each(files)('%s', (file) => {
     const result = report.testResults.find(({ name }) => name.endsWith(`/${file}`))
-    expect(result?.message).toBe('')
     const failed = result?.assertionResults.filter(({ status }) => status !== 'passed')
-    expect(failed?.map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages.join()}`)).toEqual([])
+    expect(
+      failed?.map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages.join()}`),
+      output,
+    ).toEqual([])
     expect(result?.assertionResults.length).toBeGreaterThan(0)
   })
 })

@@ -1,12 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readdir, readFile } from 'node:fs/promises'
 import { text } from 'node:stream/consumers'
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import type { Command, Driver, Exit, Sandbox, SandboxSpec } from '../../packages/worker/src/sandbox/driver.ts'
 import { type DriverUnderTest, diskMB } from './drivers.ts'
-import { testImage } from './image.ts'
+import { testFolder, testImage } from './image.ts'
 
 export interface Outcome {
   stdout: string
@@ -14,14 +12,14 @@ export interface Outcome {
   exit: Exit
 }
 
-/** An open driver with a folder of its own; what a test starts is stopped after it. */
+/** An open driver with a name of its own; what a test starts is stopped after it. */
 export interface Suite {
   driver: Driver
   dataDir: string
   instance: string
   start(spec?: Partial<SandboxSpec>): Promise<Sandbox>
   /** Whether the driver holds sandboxes to a limit, rather than saying that it can't */
-  enforces(limit: 'CPU' | 'Memory' | 'Disk' | 'processes'): boolean
+  enforces(limit: 'CPU' | 'Memory' | 'Disk'): boolean
 }
 
 export function openSuite(underTest: DriverUnderTest, { ready = 2 } = {}): Suite {
@@ -30,6 +28,7 @@ export function openSuite(underTest: DriverUnderTest, { ready = 2 } = {}): Suite
   let imageDir: string
   const suite = {
     instance,
+    dataDir: testFolder(),
     async start(spec) {
       const usual = { id: crypto.randomUUID(), imageDir, vcpus: 1, memoryMB: 256, diskMB, hostname: 'box' }
       const sandbox = await suite.driver.start({ ...usual, ...spec })
@@ -40,15 +39,14 @@ export function openSuite(underTest: DriverUnderTest, { ready = 2 } = {}): Suite
   } as Suite
   beforeAll(async () => {
     imageDir = await testImage()
-    suite.dataDir = await mkdtemp(join(tmpdir(), 'paws-conformance-data-'))
     suite.driver = await underTest.open({ dataDir: suite.dataDir, instance, ready })
   }, 120_000)
   afterEach(async () => {
     await Promise.all(started.splice(0).map((sandbox) => sandbox.stop()))
   })
   afterAll(async () => {
-    await suite.driver.close()
-    await rm(suite.dataDir, { recursive: true })
+    // When opening it has failed there is none, and that failure is the one to hear of.
+    await suite.driver?.close()
   })
   return suite
 }

@@ -13,16 +13,23 @@ export interface Helper {
   ended: Promise<string>
 }
 
+/** What the helper finds open, however closed the folders above are to sandboxes' ids. */
+export interface Place {
+  cwd: string
+  /** A descriptor */
+  stdin?: number
+}
+
 const MOST_SAID = 4096
 
 /** Starts paws-slot and gives the user namespace that it makes first its ids. */
-export async function startHelper(program: string, args: string[], ids: IdMap, cwd: string): Promise<Helper> {
+export async function startHelper(program: string, args: string[], ids: IdMap, { cwd, stdin }: Place): Promise<Helper> {
   const child = spawn(program, args, {
     cwd,
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     // A Ctrl-C at the worker's terminal is the worker's to answer.
     detached: true,
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
+    stdio: [stdin ?? 'ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
   })
   const ended = watch(child)
   const control = child.stdio[3] as Duplex
@@ -53,8 +60,8 @@ async function watch(child: ChildProcess): Promise<string> {
 }
 
 /** Runs a program as root of the sandboxes' ids, for files that belong to those. */
-export async function runMapped(program: string, ids: IdMap, command: string[], cwd: string): Promise<void> {
-  const { ended } = await startHelper(program, ['run', ...command], ids, cwd)
+export async function runMapped(program: string, ids: IdMap, command: string[], place: Place): Promise<void> {
+  const { ended } = await startHelper(program, ['run', ...command], ids, place)
   const said = await ended
   if (said !== 'exit code 0') throw new Error(`${command[0]} failed in the sandboxes' user namespace: ${said}`)
 }

@@ -12,7 +12,10 @@ import { seccompProgram } from './seccomp.ts'
 import { makeSlot, removeSlots, type Slot, type SlotOptions } from './slots.ts'
 
 export interface ProcessDriverOptions {
-  /** Folder of this driver. Snapshots below it are found even when the folders above it are closed to others */
+  /**
+   * Where sandboxes keep what they write. Snapshots below it are found even when the folders above it are closed to
+   * others; those elsewhere must be within reach of everybody.
+   */
   dataDir: string
   /** Paths of the built guest agent and of the built slot helper */
   guestAgent: string
@@ -85,8 +88,8 @@ async function prepare({ dataDir, guestAgent, slotHelper, instance }: ProcessDri
   const { mode } = await stat(dataDir)
   if ((mode & 0o011) !== 0o011) await chmod(dataDir, (mode & 0o777) | 0o011)
   const seccomp = join(dataDir, 'seccomp.bpf')
-  await writeFile(`${seccomp}.new`, seccompProgram())
-  await rename(`${seccomp}.new`, seccomp)
+  await writeFile(`${seccomp}.${instance}`, seccompProgram())
+  await rename(`${seccomp}.${instance}`, seccomp)
   const ids = await openIdMap()
   return {
     ...{ dataDir, guestAgent, seccomp, ids },

@@ -63,7 +63,9 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
       await mkdir(join(folder, 'disk'))
       await disks.create(image, diskMB)
     }
-    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, dataDir)
+    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, {
+      cwd: dataDir,
+    })
     const ready = await helper.talk.hear('ready')
     if (disks.enforced) device = ready
     else await chmod(folder, 0o711)
@@ -117,7 +119,7 @@ async function removeFolder({ dataDir, helper, ids, disks }: SlotOptions, name: 
   if (!disks.enforced) {
     // Its files belong to ids that only a user namespace makes this worker's.
     const inside = ['upper', 'work'].map((part) => join('slots', name, 'disk', part))
-    await runMapped(helper, ids, ['rm', '-rf', '--one-file-system', '--', ...inside], dataDir)
+    await runMapped(helper, ids, ['rm', '-rf', '--one-file-system', '--', ...inside], { cwd: dataDir })
   }
   await rm(join(dataDir, 'slots', name), { recursive: true, force: true })
 }
