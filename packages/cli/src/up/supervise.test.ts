@@ -14,6 +14,7 @@ beforeEach(async () => {
 })
 afterEach(async () => {
   supervised?.kill()
+  await supervised?.stop()
   supervised = undefined
   await rm(folder, { recursive: true, force: true })
 })
