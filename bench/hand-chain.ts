@@ -69,7 +69,7 @@ export async function handChain({ imageDir, seccomp }: HandChainOptions): Promis
   const chain = spawn('sh', ['-c', START, 'sh', ...groups, '--', imageDir, folder, ...bubblewrap(join(folder, 'm'))], {
     stdio: ['ignore', 'pipe', 'inherit', ...slot.namespaces.map((handle) => handle.fd), program.fd],
   })
-  const ended = once(chain, 'exit')
+  const ended = once(chain, 'close')
   const output = await Promise.race([once(chain.stdout as Readable, 'data'), ended])
   const firstByteMs = performance.now() - started
   if (`${output[0]}` !== 'hello\n') throw new Error('The chain by hand said nothing.')
