@@ -23,7 +23,9 @@ const cidrs = z.string().transform((text, context) => {
 })
 
 const Environment = z.object({
-  DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, 'must be a URL like postgres://user:password@host:5432/paws'),
+  DATABASE_URL: z
+    .string('must be a URL like postgres://user:password@host:5432/paws')
+    .regex(/^postgres(ql)?:\/\//, 'must be a URL like postgres://user:password@host:5432/paws'),
   HOST: z.string().min(1).default('127.0.0.1'),
   PORT: number(0, 65_535).default(3000),
   PAWS_DATA: z.string().min(1).default(defaultDataFolder()),

@@ -5,6 +5,7 @@ import type { Database } from './database/index.ts'
 import type { Deliveries } from './delivery/index.ts'
 import type { Events } from './events/index.ts'
 import type { Tunnels } from './fleet/index.ts'
+import type { Jobs } from './jobs/index.ts'
 import type { Keys } from './organizations/index.ts'
 import type { Vault } from './vault/index.ts'
 
@@ -20,6 +21,8 @@ export interface Services {
   /** LISTEN/NOTIFY and the streams of events */
   events: Events
   deliveries: Deliveries
+  /** Background jobs, on pg-boss */
+  jobs: Jobs
   /** Connections that workers dialled, by which sandboxes are reached */
   tunnels: Tunnels
 }

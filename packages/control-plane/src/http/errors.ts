@@ -9,13 +9,15 @@ export const replayedHeader = 'Idempotent-Replayed'
 /**
  * Answers an error in the one shape, or as RFC 9457 where the client accepts `application/problem+json`.
  * What isn't an ApiError is ours: its cause is logged under the request id and never sent.
+ *
+ * @returns the status
  */
 export function answerError(
   request: IncomingMessage,
   response: ServerResponse,
   thrown: unknown,
   context: { requestId: string; log: Logger },
-): void {
+): number {
   const { requestId, log } = context
   const error = thrown instanceof ApiError ? thrown : new ApiError('INTERNAL_ERROR', internal, { cause: thrown })
   const status = error.status ?? errorCodes[error.code][0]
@@ -24,7 +26,7 @@ export function answerError(
   if (response.headersSent) {
     // Half an answer can't be taken back: cutting it off is the only way to say that it isn't whole.
     response.destroy()
-    return
+    return status
   }
   if (status === 401) response.setHeader('WWW-Authenticate', 'Bearer realm="paws"')
   if (error.retryAfterMs !== undefined) {
@@ -37,6 +39,7 @@ export function answerError(
     'Content-Length': Buffer.byteLength(body),
   })
   response.end(body)
+  return status
 }
 
 const internal = 'Something went wrong here. The request id names it in the log of the control plane.'

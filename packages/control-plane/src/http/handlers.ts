@@ -1,9 +1,15 @@
 import type { Handlers } from './handler.ts'
+import { fleetHandlers } from './handlers/fleet.ts'
 import { organizationHandlers } from './handlers/organizations.ts'
 import { serviceHandlers } from './handlers/service.ts'
+import { sessionHandlers } from './handlers/sessions.ts'
+import { workerLinkHandlers } from './handlers/worker-link.ts'
 
-/** Who serves which operation. Each room's part is a file beside; a new one is added here. */
+/** Who serves which operation: a file beside for each room. The compiler names what is missing. */
 export const handlers: Partial<Handlers> = {
   ...organizationHandlers,
+  ...sessionHandlers,
+  ...fleetHandlers,
+  ...workerLinkHandlers,
   ...serviceHandlers,
 }

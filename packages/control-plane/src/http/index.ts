@@ -1,5 +1,5 @@
 export type { Handler, Handlers, Input, Reply, StreamEvent } from './handler.ts'
 export { handlers } from './handlers.ts'
 export { forgetOldAnswers } from './idempotency.ts'
-export { mountApi } from './mount.ts'
+export { type MountOptions, mountApi } from './mount.ts'
 export { type HttpServer, startServer } from './server.ts'

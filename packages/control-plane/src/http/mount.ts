@@ -22,8 +22,8 @@ export interface MountOptions {
   handlers: Partial<Handlers>
   /** Aborts when the server stops: what would wait for long ends */
   stopping: AbortSignal
-  /** Sees every reply before it is written; tests check it against the contract */
-  onReply?: (operation: OperationId, reply: Reply) => void
+  /** Sees every answer before it is written, without a reply if it is an error's; tests hold it against the contract */
+  onAnswer?: (operation: OperationId, status: number, reply?: Reply) => void
 }
 
 /** One operation as the loop sees it: its contract's schemas have made the input fit its handler. */
@@ -31,6 +31,14 @@ interface Operation {
   id: OperationId
   endpoint: Endpoint
   handler: (input: unknown, services: Services) => Promise<Reply>
+}
+
+/** What every request of one application shares. */
+interface Mounted {
+  services: Services
+  options: MountOptions
+  /** Requests under way, whose waiting ends when the server stops */
+  underWay: Set<AbortController>
 }
 
 /** One request on its way through. */
@@ -48,32 +56,31 @@ interface Exchange {
 /** Builds the HTTP application out of the contract: there is no other way for a route to come into being. */
 export function mountApi(services: Services, options: MountOptions): App {
   const app: App = new Hono()
-  const waiting = new Set<AbortController>()
+  const mounted: Mounted = { services, options, underWay: new Set() }
   options.stopping.addEventListener('abort', () => {
-    for (const controller of waiting) controller.abort()
+    for (const controller of mounted.underWay) controller.abort()
   })
-  const allowed = new Map<string, string[]>()
+  const methodsOf = new Map<string, string[]>()
   for (const [id, endpoint] of Object.entries(endpoints) as [OperationId, Endpoint][]) {
     const handler = options.handlers[id] as Operation['handler'] | undefined
     if (!handler) continue
+    const operation = { id, endpoint, handler }
     const path = endpoint.path.replaceAll(/\{(\w+)\}/g, ':$1')
-    allowed.set(path, [...(allowed.get(path) ?? []), endpoint.method.toUpperCase()])
-    app.on(endpoint.method.toUpperCase(), path, (c) =>
-      exchange(c, services, waiting, id, (ex) => serve(ex, { id, endpoint, handler }, services, options)),
-    )
+    const method = endpoint.method.toUpperCase()
+    methodsOf.set(path, [...(methodsOf.get(path) ?? []), method])
+    app.on(method, path, (c) => exchange(c, mounted, id, (ex) => serve(ex, operation, mounted)))
   }
-  for (const [path, methods] of allowed) {
-    app.all(path, (c) => exchange(c, services, waiting, 'none', (ex) => refuseMethod(ex, methods)))
+  for (const [path, methods] of methodsOf) {
+    app.all(path, (c) => exchange(c, mounted, null, (ex) => refuseMethod(ex, methods)))
   }
-  app.notFound((c) => exchange(c, services, waiting, 'none', refusePath))
+  app.notFound((c) => exchange(c, mounted, null, refusePath))
   return app
 }
 
 async function exchange(
   c: Context<{ Bindings: HttpBindings }>,
-  services: Services,
-  waiting: Set<AbortController>,
-  operation: string,
+  { services, options, underWay }: Mounted,
+  operation: OperationId | null,
   work: (exchange: Exchange) => Promise<void>,
 ): Promise<Response> {
   const { incoming: request, outgoing: response } = c.env
@@ -81,46 +88,38 @@ async function exchange(
   const log = services.log.child({ requestId, operation })
   response.setHeader('X-Request-Id', requestId)
   const controller = new AbortController()
-  waiting.add(controller)
-  response.once('close', () => {
-    waiting.delete(controller)
+  underWay.add(controller)
+  const connection = upgradeOf(request)?.socket ?? response
+  connection.once('close', () => {
+    underWay.delete(controller)
     controller.abort()
   })
   try {
-    const { raw } = c.req
-    await work({
-      request,
-      response,
-      headers: raw.headers,
-      params: c.req.param(),
-      url: raw.url,
-      requestId,
-      log,
-      signal: controller.signal,
-    })
+    const { headers, url } = c.req.raw
+    await work({ request, response, headers, params: c.req.param(), url, requestId, log, signal: controller.signal })
   } catch (error) {
     if (error instanceof ClientGone || response.destroyed) log.debug({ err: error }, 'the client went away')
     else {
       if (error instanceof ReplayedError) response.setHeader(replayedHeader, 'true')
-      answerError(request, response, error, { requestId, log })
+      const status = answerError(request, response, error, { requestId, log })
+      if (operation) options.onAnswer?.(operation, status)
     }
   }
   return RESPONSE_ALREADY_SENT
 }
 
-async function serve(ex: Exchange, operation: Operation, services: Services, options: MountOptions): Promise<void> {
-  const { id, endpoint, handler } = operation
+async function serve(ex: Exchange, { id, endpoint, handler }: Operation, mounted: Mounted): Promise<void> {
+  const { services, options } = mounted
   const caller = await authenticate(endpoint.access, ex.request.headers, services)
   const params = validateParams(endpoint.params, ex.params)
   const query = validateQuery(endpoint.query, new URL(ex.url).searchParams)
   if (101 in endpoint.returns && !upgradeOf(ex.request)) throw refuseWithoutUpgrade()
   const { body, raw } = await readBody(ex.request, endpoint)
   const { headers, requestId, log, signal } = ex
-  const input = { params, query, body, caller, headers, requestId, log, signal }
-  const run = () => handler(input, services)
+  const run = () => handler({ params, query, body, caller, headers, requestId, log, signal }, services)
   const reply = endpoint.idempotent ? await runOnce(ex, id, caller, params, raw, services, run) : await run()
   if (!(reply.status in endpoint.returns)) throw new Error(`${id} answered ${reply.status}, which its contract lacks`)
-  options.onReply?.(id, reply)
+  options.onAnswer?.(id, reply.status, reply)
   if ('upgrade' in reply) takeUpgrade(ex.request, ex.response, reply.upgrade)
   else await writeReply(ex.request, ex.response, reply, ex.signal)
 }

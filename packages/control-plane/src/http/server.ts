@@ -1,6 +1,7 @@
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
@@ -37,6 +38,7 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
       return new Response(JSON.stringify(malformed()), { status: 400, headers: { 'Content-Type': 'application/json' } })
     },
   })
+  const answering = new Set<ServerResponse>()
   const server = createServer(
     {
       keepAliveTimeout: 65_000,
@@ -46,7 +48,11 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
       noDelay: true,
       shouldUpgradeCallback: (request) => request.method === 'GET',
     },
-    (request, response) => void listener(request, response),
+    (request, response) => {
+      answering.add(response)
+      response.once('close', () => answering.delete(response))
+      void listener(request, response)
+    },
   )
   const upgraded = new Set<Duplex>()
   server.on('upgrade', (request, socket, head) => {
@@ -76,12 +82,21 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       options.stop()
       server.closeIdleConnections()
-      const timer = setTimeout(() => server.closeAllConnections(), options.drainMs ?? 10_000)
-      await closed
-      clearTimeout(timer)
+      await settled(answering, options.drainMs ?? 10_000)
+      server.closeAllConnections()
+      // Only now: what was in flight may have needed a tunnel.
       for (const socket of upgraded) socket.destroy()
+      await closed
     },
   }
+}
+
+/** Until all responses are through, or the time is up. */
+async function settled(answering: Set<ServerResponse>, patienceMs: number): Promise<void> {
+  const all = Promise.all([...answering].map((response) => new Promise((resolve) => response.once('close', resolve))))
+  const timer = new AbortController()
+  await Promise.race([all, sleep(patienceMs, undefined, { signal: timer.signal }).catch(() => undefined)])
+  timer.abort()
 }
 
 function malformed() {

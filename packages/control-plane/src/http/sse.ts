@@ -45,8 +45,8 @@ export async function writeEvents(
   } finally {
     clearInterval(ping)
     await iterator.return?.()
-    response.end()
   }
+  response.end()
 }
 
 function format({ id, event, data }: StreamEvent): string {

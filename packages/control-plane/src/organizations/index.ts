@@ -9,4 +9,4 @@ export {
   refuseOrganization,
   updateOrganization,
 } from './organizations.ts'
-export { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from './webhook-secret.ts'
+export { getWebhookSecret, rotateWebhookSecret, signingSecrets, type WebhookSecret } from './webhook-secret.ts'

@@ -6,6 +6,7 @@ import type { Events } from '../events/index.ts'
 import type { Vault } from '../vault/index.ts'
 import { keysChannel } from './api-keys.ts'
 import { isWellFormedKey } from './key-format.ts'
+import { isOperatorScope } from './organizations.ts'
 
 /** Whom an API key speaks for. */
 export interface KeyHolder {
@@ -65,7 +66,8 @@ export function openKeys({
       .where((eb) => eb.or([eb('expiresAt', 'is', null), eb('expiresAt', '>', sql<Date>`now()`)]))
       .executeTakeFirst()
     if (!row) return undefined
-    const scopes = new Set(row.scopes as Scope[])
+    // Whatever stands in the row: the fleet is the operator's.
+    const scopes = new Set((row.scopes as Scope[]).filter((scope) => row.operator || !isOperatorScope(scope)))
     return {
       holder: { kind: 'key', orgId: row.orgId, keyId: row.id, scopes, operator: row.operator },
       until: Math.min(Date.now() + rememberedMs, row.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY),

@@ -23,6 +23,12 @@ export async function getWebhookSecret(db: Database, vault: Vault, orgId: string
   return { secret, previous: { secret: previous, validUntil: row.previousValidUntil } }
 }
 
+/** The secrets that sign now: the organization's, and while they overlap the one before. */
+export async function signingSecrets(db: Database, vault: Vault, orgId: string): Promise<string[]> {
+  const { secret, previous } = await getWebhookSecret(db, vault, orgId)
+  return previous ? [secret, previous.secret] : [secret]
+}
+
 /** Replaces the secret; the old one signs beside the new one for the overlap. */
 export async function rotateWebhookSecret(
   db: Database,

@@ -1,0 +1,130 @@
+import { join } from 'node:path'
+import pino, { type Logger } from 'pino'
+import { openBlobs } from './blobs/index.ts'
+import { Closers } from './closers.ts'
+import { type Config, readConfig } from './config.ts'
+import { type Database, migrate, openDatabase } from './database/index.ts'
+import { openDeliveries } from './delivery/index.ts'
+import { ApiError } from './errors.ts'
+import { openEvents } from './events/index.ts'
+import { openTunnels } from './fleet/index.ts'
+import { forgetOldAnswers, handlers, type MountOptions, mountApi, startServer } from './http/index.ts'
+import { openJobs } from './jobs/index.ts'
+import { ensureFirstOrganization, openKeys, signingSecrets } from './organizations/index.ts'
+import type { Services } from './services.ts'
+import { getSession, startArchiving, startReaper } from './sessions/index.ts'
+import { loadMasterKey, openVault } from './vault/index.ts'
+
+export interface ControlPlane {
+  port: number
+  services: Services
+  /** Drains, then closes everything in reverse */
+  close(): Promise<void>
+}
+
+/** Opens everything a control plane is made of and begins to serve. */
+export async function startControlPlane(
+  config: Config,
+  log: Logger,
+  options: Pick<MountOptions, 'onAnswer'> = {},
+): Promise<ControlPlane> {
+  const closers = new Closers()
+  try {
+    const services = await openServices(config, log, closers)
+    const stopping = new AbortController()
+    const server = closers.add(
+      await startServer({
+        app: mountApi(services, { handlers, stopping: stopping.signal, ...options }),
+        host: config.host,
+        port: config.port,
+        log,
+        stop: () => stopping.abort(),
+      }),
+    )
+    return { port: server.port, services, close: () => closers.close() }
+  } catch (error) {
+    await closers.close()
+    throw error
+  }
+}
+
+async function openServices(config: Config, log: Logger, closers: Closers): Promise<Services> {
+  const applied = await migrate(config.databaseUrl)
+  if (applied.length > 0) log.info({ applied }, 'migrated the database')
+  const onError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke')
+  const { db } = closers.add(await openDatabase(config.databaseUrl, { onError }))
+  const vault = openVault(await loadMasterKey({ value: config.masterKey, file: join(config.dataFolder, 'master.key') }))
+  const keyFile = config.bootstrapKeyFile ?? join(config.dataFolder, 'first.key')
+  if (await ensureFirstOrganization(db, vault, keyFile))
+    log.info({ keyFile }, 'made the first organization and its key')
+  const events = closers.add(await openEvents(config.databaseUrl, log))
+  const keys = closers.add(openKeys({ db, vault, events, log }))
+  const blobs = await openBlobs(config)
+  const jobs = closers.add(await openJobs(config.databaseUrl, log))
+  const deliveries = closers.add(
+    await openDeliveries({
+      db,
+      jobs,
+      log,
+      allow: config.deliveryAllow,
+      extraCaFile: config.extraCaFile,
+      secrets: (orgId) => signingSecrets(db, vault, orgId),
+      body: (orgId, sessionId) => callbackBody(db, orgId, sessionId),
+    }),
+  )
+  const tunnels = closers.add(openTunnels({ log }))
+  const services = { config, log, db, vault, keys, blobs, events, deliveries, jobs, tunnels }
+  await startArchiving(db, blobs, jobs, log)
+  closers.add(startReaper(db, services, { leaseMs: config.leaseMs, log }))
+  closers.add(startForgetting(services))
+  return services
+}
+
+/** The callback says what GET would answer; nothing, if the session is no more. */
+async function callbackBody(db: Database, orgId: string, sessionId: string): Promise<string | undefined> {
+  try {
+    return JSON.stringify(await getSession(db, orgId, sessionId))
+  } catch (error) {
+    if (error instanceof ApiError && error.code === 'SESSION_NOT_FOUND') return undefined
+    throw error
+  }
+}
+
+// Any number of control planes may do it: there is nothing left to forget for the later ones.
+function startForgetting({ db, log }: Services) {
+  const timer = setInterval(() => {
+    forgetOldAnswers({ db }).catch((error: unknown) => log.warn({ err: error }, 'could not forget old answers'))
+  }, 600_000)
+  return { close: () => clearInterval(timer) }
+}
+
+/** Runs as a process of its own: says where it listens in one line of JSON, drains at SIGTERM and SIGINT. */
+async function main(): Promise<void> {
+  const config = readConfig()
+  const log = pino({ level: config.logLevel, base: { process: 'control-plane' } })
+  const controlPlane = await startControlPlane(config, log)
+  process.stdout.write(`${JSON.stringify({ listening: controlPlane.port })}\n`)
+  let stopping = false
+  const stop = (signal: NodeJS.Signals) => {
+    // Who asks twice doesn't want to wait.
+    if (stopping) process.exit(1)
+    stopping = true
+    log.info({ signal }, 'draining')
+    controlPlane.close().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log.error({ err: error }, 'did not close well')
+        process.exit(1)
+      },
+    )
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+}
+
+if (import.meta.main) {
+  main().catch((error: unknown) => {
+    process.stderr.write(`The control plane did not start: ${error instanceof Error ? error.message : String(error)}\n`)
+    process.exit(1)
+  })
+}
