@@ -1,0 +1,2 @@
+export { type Deliveries, openDeliveries } from './deliveries.ts'
+export { vetUrl } from './vet.ts'

@@ -1,0 +1,69 @@
+import ipaddr from 'ipaddr.js'
+import { ApiError } from '../errors.ts'
+
+/** Public by their range, but a cloud's own inside its machines: Azure's wire server. */
+const metadata = ['168.63.129.16']
+
+/** Names that lead to this machine or into its network, by themselves or by what follows the last dots. */
+const localNames = ['localhost', 'local', 'internal', 'intranet', 'lan', 'home', 'home.arpa', 'corp']
+
+const inRanges = (address: ipaddr.IPv4 | ipaddr.IPv6, ranges: string[]) =>
+  ranges.some((range) => {
+    const [net, bits] = ipaddr.parseCIDR(range)
+    return net.kind() === address.kind() && address.match(net, bits)
+  })
+
+/** Whether an address lies in a range that the operator has opened. */
+export const isAllowed = (address: string, allow: string[]): boolean => inRanges(ipaddr.parse(address), allow)
+
+/**
+ * Why a callback must not go to an address, or undefined if it may: only public unicast will do. What embeds an IPv4
+ * address (mapped, translated, NAT64, 6to4, Teredo, `::/96`) is refused whatever it embeds.
+ */
+export function refusalOf(address: string, allow: string[]): string | undefined {
+  const parsed = ipaddr.parse(address)
+  if (inRanges(parsed, allow)) return undefined
+  if (metadata.includes(parsed.toString())) return `${address} is not a public address (metadata)`
+  const range = parsed.range()
+  // Of IPv6 only 2000::/3 is public at all: that leaves out ::/96, which the library calls unicast.
+  const isGlobal = parsed.kind() === 'ipv4' || inRanges(parsed, ['2000::/3'])
+  return range === 'unicast' && isGlobal
+    ? undefined
+    : `${address} is not a public address (${isGlobal ? range : 'reserved'})`
+}
+
+/** The address that stands in a URL in place of a name, if one does. */
+export function literalAddress(url: URL): string | undefined {
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  return ipaddr.isValid(host) ? host : undefined
+}
+
+/**
+ * Refuses the URL of a callback that could not be delivered: public https only, without user and password. What its
+ * name leads to is looked at again at every delivery, on the address that is dialled.
+ *
+ * @param allow ranges that the operator has opened, to plain http as well
+ * @throws VALIDATION_ERROR with the reason
+ */
+export function vetUrl(text: string, allow: string[]): URL {
+  const url = URL.parse(text)
+  if (!url) throw refuse('It is not a URL')
+  if (url.username || url.password) throw refuse('It must not hold a user or password')
+  const address = literalAddress(url)
+  const opened = address ? isAllowed(address, allow) : allow.length > 0
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && opened)) throw refuse('It must begin with https://')
+  const refusal = address ? refusalOf(address, allow) : opened ? undefined : refusalOfName(url.hostname)
+  if (refusal) throw refuse(refusal)
+  return url
+}
+
+function refusalOfName(hostname: string): string | undefined {
+  const name = hostname.replace(/\.$/, '').toLowerCase()
+  const isLocal = !name.includes('.') || localNames.some((local) => name === local || name.endsWith(`.${local}`))
+  return isLocal ? `"${hostname}" is not a public name` : undefined
+}
+
+const refuse = (message: string) =>
+  new ApiError('VALIDATION_ERROR', `The callbackUrl can't be delivered to: ${message}`, {
+    details: [{ path: 'callbackUrl', message }],
+  })

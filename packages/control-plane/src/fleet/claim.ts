@@ -1,0 +1,60 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { BuildClaim, SessionClaim } from '@paws/api'
+import type { z } from 'zod'
+import type { Database } from '../database/index.ts'
+import type { Events } from '../events/index.ts'
+import { claimBuilds } from '../snapshots/index.ts'
+import { claimSessions } from './claim-sessions.ts'
+
+export type Claim = z.input<typeof SessionClaim> | z.input<typeof BuildClaim>
+
+/** Channel that wakes the waiting claims: something pending came or became possible. */
+export const workChannel = 'work'
+/** Wake-ups aren't lost, but a look now and then costs little and outlives any mistake. */
+const lookAgainMs = 5000
+
+export interface ClaimOptions {
+  workerId: string
+  /** Free slots of the worker */
+  sessions: number
+  builds: number
+  waitMs: number
+  leaseMs: number
+  /** Aborts when the worker has hung up: whatever were claimed then would be lost */
+  signal: AbortSignal
+}
+
+/** Waits for work for a worker; empty when the time has passed without. */
+export async function claim(services: { db: Database; events: Events }, options: ClaimOptions): Promise<Claim[]> {
+  const { db, events } = services
+  const deadline = Date.now() + options.waitMs
+  // Subscribed before the first look: what is committed in between wakes the next wait.
+  const work = events.subscribe(workChannel)
+  try {
+    while (!options.signal.aborted) {
+      const claims = await take(db, options)
+      const left = deadline - Date.now()
+      if (claims.length > 0 || left <= 0) return claims
+      await work.wait(Math.min(left, lookAgainMs), options.signal)
+    }
+    return []
+  } finally {
+    work.close()
+  }
+}
+
+async function take(db: Database, options: ClaimOptions): Promise<Claim[]> {
+  const { workerId, leaseMs } = options
+  const claims: Claim[] = []
+  if (options.builds > 0) claims.push(...(await claimBuilds(db, { workerId, limit: options.builds, leaseMs })))
+  let free = options.sessions
+  while (free > 0) {
+    const { claimed, passedOver } = await claimSessions(db, { workerId, limit: free, leaseMs })
+    claims.push(...claimed)
+    free -= claimed.length
+    // What was locked by others, all of that was looked at, says nothing about what stands behind it.
+    if (claims.length > 0 || passedOver === 0) break
+    await sleep(2)
+  }
+  return claims
+}

@@ -1,0 +1,5 @@
+export { claim, workChannel } from './claim.ts'
+export { authenticateEnrolment, authenticateWorker, createEnrolmentToken, enrolWorker } from './enrolment.ts'
+export { heartbeat } from './heartbeat.ts'
+export { openTunnels, type TunnelRequest, type TunnelResponse, type Tunnels } from './tunnels.ts'
+export { drainWorker, getFleet, getWorker, listWorkers, removeWorker } from './workers.ts'
