@@ -17,7 +17,7 @@ export interface EnrolOptions {
   name: string
   /** One-time token; needed only without a credential */
   token: string | undefined
-  state: () => WorkerState
+  state: () => Promise<WorkerState>
 }
 
 /**
@@ -37,7 +37,7 @@ export async function enrol(options: EnrolOptions): Promise<Identity> {
   }
   const link = openLink({ url, credential: token })
   try {
-    const identity = await link.call('enrolWorker', { body: { name, state: state() } })
+    const identity = await link.call('enrolWorker', { body: { name, state: await state() } })
     // Whole or not at all: a token can't be used a second time.
     await writeFile(`${path}.new`, `${JSON.stringify(identity)}\n`, { mode: 0o600, flush: true })
     await rename(`${path}.new`, path)
@@ -62,7 +62,7 @@ async function readCredential(path: string): Promise<Identity | undefined> {
 async function isRefused({ credential }: Identity, { url, state }: EnrolOptions): Promise<boolean> {
   const link = openLink({ url, credential })
   try {
-    await link.call('heartbeat', { body: { state: state(), held: [] } })
+    await link.call('heartbeat', { body: { state: await state(), held: [] } })
     return false
   } catch (error) {
     return (error as { status?: number }).status === 401

@@ -35,7 +35,7 @@ export interface HeartbeatOptions {
   link: Link
   log: Logger
   /** What this worker is now; asked before each beat */
-  state: () => WorkerState
+  state: () => Promise<WorkerState>
 }
 
 /** Longest time between two beats */
@@ -65,10 +65,11 @@ export function openHeartbeat({ link, log, state }: HeartbeatOptions): Heartbeat
   }
 
   async function beat() {
+    const now = await state()
     const asked = [...held]
     const sentAt = performance.now()
     const answer = await link.call('heartbeat', {
-      body: { state: state(), held: asked.map(({ kind, id, fence }) => ({ kind, id, fence })) },
+      body: { state: now, held: asked.map(({ kind, id, fence }) => ({ kind, id, fence })) },
       // An answer that takes longer than the pause is worth less than a new question.
       timeoutMs: Math.max(1_000, everyMs()),
       signal: closing.signal,

@@ -1,19 +1,5 @@
 import { constants } from 'node:os'
-import type { Command, Exit, Process, Sandbox } from '../sandbox/driver.ts'
-
-/** What every program inside finds, unless its session says otherwise. */
-const standardEnv = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  HOME: '/root',
-  USER: 'root',
-  LOGNAME: 'root',
-  SHELL: '/bin/bash',
-  LANG: 'C.UTF-8',
-}
-
-export function sessionEnv(sessionId: string, env: Record<string, string>): Record<string, string> {
-  return { ...standardEnv, ...env, PAWS_SESSION_ID: sessionId }
-}
+import type { Exit, Process, Sandbox } from '../sandbox/driver.ts'
 
 const scriptPath = '/run/paws/script'
 /** A put up to this size and the exec after it are sent in one go; the guest agent works in order. */
@@ -46,5 +32,3 @@ export function endProcess(process: Process, first: NodeJS.Signals, graceMs = 5_
   const timer = setTimeout(() => process.kill('SIGKILL'), graceMs)
   return () => clearTimeout(timer)
 }
-
-export type { Command }

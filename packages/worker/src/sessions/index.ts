@@ -5,13 +5,13 @@ import type { Heartbeat } from '../link/heartbeat.ts'
 import type { Journals, Leftover, Outcome } from '../link/journal.ts'
 import { openReport, type Report, type ReportOptions } from '../link/report.ts'
 import type { Driver } from '../sandbox/driver.ts'
-import { causeOf, type Run, runSession } from './run.ts'
+import { causeOf, type Run, runSession, type Snapshots } from './run.ts'
 
 export interface SessionsOptions {
   link: Link
   log: Logger
   driver: Pick<Driver, 'start'>
-  snapshots: { ensure(digest: string): Promise<string> }
+  snapshots: Snapshots
   heartbeat: Pick<Heartbeat, 'hold'>
   journals: Journals
   places: Places
@@ -31,6 +31,8 @@ export interface Sessions {
   get(sessionId: string): Held | undefined
   /** Reports what former runs of this worker left behind. */
   recover(): Promise<void>
+  /** Resolves when all that run now have ended by themselves and are reported. */
+  idle(): Promise<void>
   /** Ends all that run, and waits for their reports; those that can't be delivered are left to the next run */
   close(): Promise<void>
 }
@@ -82,6 +84,9 @@ export function openSessions(options: SessionsOptions): Sessions {
         const failed = (error: unknown) => log.error({ err: error }, 'What a former run left could not be reported')
         void keep(recoverOne(leftover).catch(failed))
       }
+    },
+    async idle() {
+      await Promise.all(reports)
     },
     async close() {
       const runs = await Promise.all([...held.values()].map(({ run }) => run))

@@ -1,18 +1,15 @@
 import type { IncomingHttpHeaders } from 'node:http2'
 import type { TunnelError } from '@paws/api'
 import type { TunnelStream } from '../link/tunnel.ts'
-import { FileRefused, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
+import { FileRefused, SandboxLost } from '../sandbox/driver.ts'
 import { GuestRefused } from '../sandbox/guest-agent.ts'
-import type { Run } from './run.ts'
+import type { Inside } from './run.ts'
 
 /** One request that came through the tunnel, about a session that runs here. */
-export interface SessionRequest {
+export interface SessionRequest extends Inside {
   stream: TunnelStream
   headers: IncomingHttpHeaders
   query: URLSearchParams
-  sandbox: Sandbox
-  /** The session's own environment */
-  env: Run['env']
   /** For what must lie on this worker's disk for a moment */
   spoolDir: string
 }

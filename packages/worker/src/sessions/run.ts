@@ -4,7 +4,7 @@ import { LinkError } from '../link/client.ts'
 import type { Outcome } from '../link/journal.ts'
 import type { Report } from '../link/report.ts'
 import type { Driver, Process, Sandbox } from '../sandbox/driver.ts'
-import { exitCodeOf, sessionEnv, startScript } from './command.ts'
+import { exitCodeOf, startScript } from './command.ts'
 import { readResult } from './result.ts'
 
 /** How a session ended; its duration is added by who measures it. */
@@ -28,19 +28,29 @@ const untimely = {
 /** SIGTERM, then so long until SIGKILL. */
 const graceMs = 5_000
 
+/** What a session needs of the snapshots that this worker holds. */
+export interface Snapshots {
+  ensure(digest: string): Promise<{ imageDir: string; manifest: { env: Record<string, string> } }>
+}
+
+/** A sandbox, and the environment of what its session runs in it. */
+export interface Inside {
+  sandbox: Sandbox
+  env: Record<string, string>
+}
+
 export interface RunOptions {
   claim: SessionClaim
   driver: Pick<Driver, 'start'>
-  snapshots: { ensure(digest: string): Promise<string> }
+  snapshots: Snapshots
   report: Report
   log: Logger
 }
 
 /** One session while it runs here. */
 export interface Run {
-  readonly env: Record<string, string>
   /** Resolves once the sandbox has started; with nothing when it never will */
-  readonly sandbox: Promise<Sandbox | undefined>
+  readonly inside: Promise<Inside | undefined>
   /** Ends it for this cause, unless it is ending already. */
   end(cause: Cause): void
   /** Resolves with how it ended, as soon as that is settled, and why it did if not by itself; never rejects */
@@ -52,15 +62,14 @@ export interface Run {
 /** Runs a claimed session in a sandbox of its own. Whatever goes wrong becomes its outcome. */
 export function runSession(options: RunOptions): Run {
   const { claim, log } = options
-  const env = sessionEnv(claim.sessionId, claim.env)
-  const sandbox = Promise.withResolvers<Sandbox | undefined>()
+  const inside = Promise.withResolvers<Inside | undefined>()
   const ended = Promise.withResolvers<Cause>()
   let cause: Cause | 'exit' | undefined
   let begunAt = performance.now()
 
-  const stop = async (started: Sandbox | undefined, grace: number) => {
+  const stop = async (started: Inside | undefined, grace: number) => {
     const failed = (error: unknown) => log.error({ err: error, sessionId: claim.sessionId }, 'A sandbox left something')
-    await started?.stop({ graceMs: grace }).catch(failed)
+    await started?.sandbox.stop({ graceMs: grace }).catch(failed)
   }
 
   async function attempt(): Promise<Ending> {
@@ -68,13 +77,13 @@ export function runSession(options: RunOptions): Run {
     const started = await startSandbox(options, early)
     begunAt = performance.now()
     if ('status' in started) {
-      sandbox.resolve(undefined)
+      inside.resolve(undefined)
       return started
     }
-    sandbox.resolve(started)
+    inside.resolve(started)
     const stopped = ended.promise.then(() => stop(started, graceMs))
     const timer = setTimeout(() => end('timeout'), claim.timeoutMs)
-    const ending = await followScript(started, options, env)
+    const ending = await followScript(started, options)
     clearTimeout(timer)
     cause ??= 'exit'
     if (cause === 'exit') return ending
@@ -92,18 +101,20 @@ export function runSession(options: RunOptions): Run {
     outcome: { ...ending, durationMs: Math.round(performance.now() - begunAt) },
     cause: cause === 'exit' ? undefined : cause,
   }))
-  const gone = outcome.then(async () => stop(await sandbox.promise, 0))
-  return { env, sandbox: sandbox.promise, end, outcome, gone }
+  const gone = outcome.then(async () => stop(await inside.promise, 0))
+  return { inside: inside.promise, end, outcome, gone }
 }
 
 /** @returns how it ended where there will be no sandbox */
-async function startSandbox(options: RunOptions, early: Promise<Ending>): Promise<Sandbox | Ending> {
+async function startSandbox(options: RunOptions, early: Promise<Ending>): Promise<Inside | Ending> {
   const { claim, driver, snapshots, log } = options
   try {
-    const imageDir = await Promise.race([snapshots.ensure(claim.snapshot.digest), early])
-    if (typeof imageDir !== 'string') return imageDir
+    const snapshot = await Promise.race([snapshots.ensure(claim.snapshot.digest), early])
+    if ('status' in snapshot) return snapshot
+    const { imageDir, manifest } = snapshot
     const hostname = `paws-${claim.sessionId.slice(0, 8)}`
-    return await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname })
+    const sandbox = await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname })
+    return { sandbox, env: { ...manifest.env, ...claim.env, PAWS_SESSION_ID: claim.sessionId } }
   } catch (error) {
     log.error({ err: error, sessionId: claim.sessionId }, 'A sandbox could not be started')
     return failure('SANDBOX_START_FAILED', "The worker could not start a sandbox. The worker's log says why.")
@@ -111,11 +122,7 @@ async function startSandbox(options: RunOptions, early: Promise<Ending>): Promis
 }
 
 /** From the script's start to its end and what it left. A sandbox that goes away meanwhile is an outcome. */
-async function followScript(
-  sandbox: Sandbox,
-  { claim, report, log }: RunOptions,
-  env: Record<string, string>,
-): Promise<Ending> {
+async function followScript({ sandbox, env }: Inside, { claim, report, log }: RunOptions): Promise<Ending> {
   let output: Promise<unknown> = Promise.resolve()
   try {
     const process = await startScript(sandbox, claim.script, env)

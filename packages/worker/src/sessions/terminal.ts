@@ -9,7 +9,7 @@ export async function openTerminal({ stream, sandbox, env, query }: SessionReque
   const size = { rows: Number(query.get('rows')), cols: Number(query.get('cols')) }
   const process = sandbox.exec({
     argv: ['/bin/bash', '-l'],
-    env: { TERM: 'xterm-256color', ...env },
+    env,
     cwd: '/workspace',
     pty: size,
     stdin: true,

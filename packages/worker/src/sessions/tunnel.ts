@@ -43,7 +43,7 @@ async function answer(
   }
   const action = actions[`${headers[':method']} ${verb}`]
   if (!action) return refuse(stream, { code: 'NOT_FOUND', message: `No such request: ${pathname}` })
-  const sandbox = await run.sandbox
-  if (!sandbox) return refuse(stream, { code: 'NOT_RUNNING', message: 'The session has no sandbox' })
-  await action({ stream, headers, query, sandbox, env: run.env, spoolDir })
+  const inside = await run.inside
+  if (!inside) return refuse(stream, { code: 'NOT_RUNNING', message: 'The session has no sandbox' })
+  await action({ ...inside, stream, headers, query, spoolDir })
 }
