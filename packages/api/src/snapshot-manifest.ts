@@ -27,7 +27,6 @@ export type SnapshotManifest = z.output<typeof SnapshotManifest>
 
 /** `manifest.json` of a folder of `snapshots/`. */
 export const TemplateManifest = z.strictObject({
-  description: z.string(),
   /** Code name of the Debian release */
   suite: z.string().regex(/^[a-z]+$/),
   packages: z.array(z.string().regex(/^[a-z0-9][a-z0-9+.-]+$/, 'Must be the name of a Debian package')).min(1),

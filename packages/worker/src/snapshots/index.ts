@@ -4,9 +4,8 @@ export {
   type FetchFile,
   type HeldSnapshot,
   openSnapshotStore,
-  type SnapshotFile,
   type SnapshotStore,
   type StoreOptions,
 } from './store.ts'
 export { type PutFile, uploadSnapshot } from './upload.ts'
-export { SnapshotCorrupt } from './verify.ts'
+export { SnapshotCorrupt, type SnapshotFile } from './verify.ts'

@@ -7,9 +7,7 @@ import type { Logger } from 'pino'
 import { type IdMap, openIdMap } from '../sandbox/id-map.ts'
 import { closeToRange, openToRange, runInRange } from './id-range.ts'
 import { openStaging, place, type Staging } from './staging.ts'
-import { parseManifest, receive, SnapshotCorrupt, sha256OfFile } from './verify.ts'
-
-export type SnapshotFile = 'manifest.json' | 'rootfs.squashfs'
+import { parseManifest, receive, SnapshotCorrupt, type SnapshotFile, sha256OfFile } from './verify.ts'
 
 /** A snapshot on this worker, verified and unpacked. */
 export interface HeldSnapshot {

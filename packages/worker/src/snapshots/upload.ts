@@ -1,7 +1,8 @@
 import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
-import type { HeldSnapshot, SnapshotFile } from './store.ts'
+import type { HeldSnapshot } from './store.ts'
+import type { SnapshotFile } from './verify.ts'
 
 /** Stores a file of a snapshot in the control plane; called again with a new stream, it may be stored already. */
 export type PutFile = (digest: string, file: SnapshotFile, content: Readable) => Promise<void>

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { manifestLimitBytes, SnapshotManifest } from '@paws/api'
-import type { SnapshotFile } from './store.ts'
+
+export type SnapshotFile = 'manifest.json' | 'rootfs.squashfs'
 
 /** What came or lies here under a digest is something else. */
 export class SnapshotCorrupt extends Error {

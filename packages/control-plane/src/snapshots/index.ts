@@ -1,0 +1,8 @@
+export { findBuild, getBuild, queueBuild, requestBuild } from './build.ts'
+export { claimBuilds, renewBuilds } from './claim.ts'
+export { streamBuild } from './events.ts'
+export { getSnapshotFile, parseFile, putSnapshotFile } from './files.ts'
+export { reapBuilds } from './reap.ts'
+export { type BuildLease, finishBuild, storeReport } from './report.ts'
+export { findSnapshot, getSnapshot, listSnapshots } from './snapshot.ts'
+export { listTemplates } from './templates.ts'
