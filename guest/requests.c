@@ -141,7 +141,7 @@ void dispatch(uint8_t type, uint32_t id, struct payload *p) {
       return answer(HELLO, id, (uint8_t[]){0, 0, 0, VERSION}, 4);
     case EXEC: case PUT: case GET: case CONNECT: return start(type, id, p);
     case DATA: return take_in(r, p);
-    case END: r->ending = true; return;
+    case END: r->ending = true; if (r->kind == PUT) pump_in(r); return;  // a file is there for the next frame
     case CREDIT: {
       uint32_t s = take(p, 1) - 1, bytes = take(p, 4);
       if (s > 1 || bytes > WINDOW - r->out[s].credit) die("protocol: more credit than there is window");
