@@ -49,7 +49,7 @@ Your first request, then its output by the sessionId of the answer:
     -H "Content-Type: application/json" -d '${body}'
   curl -s "$PAWS_URL/v1/sessions/$SESSION_ID" -H "Authorization: Bearer $PAWS_KEY"
 
-Or: ./paws run minimal -- 'echo hello'      The API: ${url}/reference
+Or: ./paws run 'echo hello'      The API: ${url}/reference
 
 Isolation of sandboxes here: ${isolation}.${limitations.length > 0 ? ' This host can’t enforce all limits:' : ''}
 ${limitations.map((limitation) => `  - ${limitation}\n`).join('')}

@@ -1,0 +1,135 @@
+import type { CreateSession, PawsClient, Session } from '@paws/sdk'
+import { Option } from 'commander'
+import { type Context, type Register, readText } from '../context.ts'
+import { Exit, exitCodes, notTheWorkloads, usageError } from '../errors.ts'
+import { durationMs, envPair, pair, sizeMB, wholeNumber } from '../terms.ts'
+
+interface RunOptions {
+  file?: string
+  snapshot: string
+  env?: Record<string, string>
+  timeout?: number
+  vcpus?: number
+  memory?: number
+  disk?: number
+  metadata?: Record<string, string>
+  isolation?: CreateSession['isolation']
+  callback?: string
+  detach?: boolean
+  json?: boolean
+}
+
+const help = `
+Examples:
+  paws run 'echo hello from $(hostname)'
+  paws run --file build.sh --env TARGET=release --timeout 30m --memory 8g
+  echo 'print(6 * 7)' | sed '1i #!/usr/bin/env python3' | paws run
+  id=$(paws run --detach 'sleep 60'); paws logs -f $id
+
+The script runs as root inside, in /workspace, by its #! line or bash. Its stdout and stderr come as they are written.
+Ctrl-C cancels the session; a second one leaves it alone and goes.
+
+Exit codes: the script's own; 124 when its time ran out; 125 when paws could not run it; 130 when it was cancelled.`
+
+export const runCommand: Register = (program, context) => {
+  program
+    .command('run')
+    .summary('run a script in a sandbox and see its output')
+    .description('Runs a script in a throw-away sandbox, shows its output live, and ends with its exit code.')
+    .argument('[script]', 'the script itself; without it, --file or stdin is read')
+    .option('-f, --file <path>', 'read the script from a file, "-" for stdin')
+    .option('-s, --snapshot <id>', 'what the sandbox starts from', 'minimal')
+    .option(
+      '-e, --env <NAME=VALUE>',
+      'set a variable inside; NAME alone takes its value here',
+      envPair(context.config.env),
+    )
+    .option('-t, --timeout <duration>', 'end it after this, like 30s or 10m (default: 10m)', durationMs)
+    .option('--vcpus <n>', 'processors (default: 2)', wholeNumber)
+    .option('--memory <size>', 'megabytes, or like 4g (default: 4096)', sizeMB)
+    .option('--disk <size>', 'megabytes, or like 10g (default: 10240)', sizeMB)
+    .option('-m, --metadata <NAME=VALUE>', 'attach a value, to find it by later', pair)
+    .addOption(new Option('--isolation <kind>', 'the weakest that will do').choices(['any', 'vm']))
+    .option('--callback <url>', 'https URL that is told the result')
+    .option('-d, --detach', "print the session's id and don't wait")
+    .option('--json', 'print the ended session as JSON instead of its output')
+    .addHelpText('after', help)
+    .action((script: string | undefined, options: RunOptions) => notTheWorkloads(run(script, options, context)))
+}
+
+async function run(argument: string | undefined, options: RunOptions, context: Context): Promise<void> {
+  const body = requestOf(await scriptOf(argument, options.file), options)
+  const client = context.client()
+  const accepted = await client.sessions.create(body)
+  if (options.detach) return options.json ? context.output.json(accepted) : context.output.line(accepted.sessionId)
+  const session = await follow(client, accepted.sessionId, options, context)
+  if (options.json) context.output.json(session)
+  process.exitCode = exitCodeOf(session, context)
+}
+
+async function scriptOf(argument: string | undefined, file: string | undefined): Promise<string> {
+  if (argument !== undefined && file !== undefined) throw usageError('Give the script or --file, not both.')
+  if (argument !== undefined && argument !== '-') return argument
+  if (file === undefined && argument === undefined && process.stdin.isTTY) {
+    throw usageError(
+      'There is no script. Give it as an argument, by --file, or through a pipe; "paws run --help" has examples.',
+    )
+  }
+  const script = await readText(file ?? '-')
+  if (script === '') throw usageError('The script is empty.')
+  return script
+}
+
+function requestOf(script: string, options: RunOptions): CreateSession {
+  const { snapshot, env, timeout, vcpus, memory, disk, metadata, isolation, callback } = options
+  return {
+    snapshot,
+    workload: { type: 'script', script, env },
+    resources: { vcpus, memoryMB: memory, diskMB: disk },
+    timeoutMs: timeout,
+    metadata,
+    isolation,
+    callbackUrl: callback,
+  }
+}
+
+/** Shows the session's output until it has ended. The first Ctrl-C cancels it, the second stops following. */
+async function follow(
+  client: PawsClient,
+  sessionId: string,
+  { json }: RunOptions,
+  { output }: Context,
+): Promise<Session> {
+  const leave = new AbortController()
+  let cancelling: Promise<unknown> | undefined
+  const onSignal = () => {
+    if (cancelling) return leave.abort(new Exit(exitCodes.cancelled, `Session ${sessionId} may still run.`))
+    output.note('Cancelling; once more to leave it.')
+    cancelling = client.sessions.cancel(sessionId).catch((error) => leave.abort(error))
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  try {
+    return await client.sessions.wait(sessionId, {
+      signal: leave.signal,
+      onEvent({ event, data }) {
+        if (json) return
+        if (event === 'stdout') process.stdout.write(data.text)
+        if (event === 'stderr') process.stderr.write(data.text)
+        if (event === 'status' && data.status === 'pending' && data.reason && process.stderr.isTTY)
+          output.note(data.reason)
+      },
+    })
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+}
+
+function exitCodeOf({ sessionId, status, exitCode, error, timeoutMs }: Session, { output }: Context): number {
+  if (status === 'timeout')
+    output.note(`paws: session ${sessionId} ran past its ${timeoutMs / 1000} s. --timeout allows more.`)
+  if (status === 'cancelled') output.note(`paws: session ${sessionId} was cancelled.`)
+  if (error) output.note(`paws: session ${sessionId}: ${error.message}`)
+  if (status === 'timeout') return exitCodes.timeout
+  if (status === 'cancelled') return exitCodes.cancelled
+  return exitCode ?? exitCodes.notRun
+}
