@@ -9,7 +9,7 @@ const testCode = '\\.test\\.ts$|/testing/|^test/|^bench/'
 /** Rooms of the control plane, lowest first. A room may enter those of the lines above it, never its own line's others. */
 const storeys = [
   ['database'],
-  ['vault', 'blobs'],
+  ['vault', 'blobs', 'jobs'],
   ['events', 'audit', 'delivery'],
   ['organizations'],
   ['billing'],

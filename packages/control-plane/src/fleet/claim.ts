@@ -3,13 +3,11 @@ import type { BuildClaim, SessionClaim } from '@paws/api'
 import type { z } from 'zod'
 import type { Database } from '../database/index.ts'
 import type { Events } from '../events/index.ts'
-import { claimBuilds } from '../snapshots/index.ts'
+import { claimBuilds, workChannel } from '../snapshots/index.ts'
 import { claimSessions } from './claim-sessions.ts'
 
 export type Claim = z.input<typeof SessionClaim> | z.input<typeof BuildClaim>
 
-/** Channel that wakes the waiting claims: something pending came or became possible. */
-export const workChannel = 'work'
 /** Wake-ups aren't lost, but a look now and then costs little and outlives any mistake. */
 const lookAgainMs = 5000
 

@@ -1,4 +1,4 @@
-export { claim, workChannel } from './claim.ts'
+export { claim } from './claim.ts'
 export { authenticateEnrolment, authenticateWorker, createEnrolmentToken, enrolWorker } from './enrolment.ts'
 export { heartbeat } from './heartbeat.ts'
 export { openTunnels, type TunnelRequest, type TunnelResponse, type Tunnels } from './tunnels.ts'

@@ -5,7 +5,7 @@ import type { z } from 'zod'
 import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { notification } from '../events/index.ts'
-import { findSnapshot, listSnapshots, queueBuild } from '../snapshots/index.ts'
+import { findSnapshot, listSnapshots, queueBuild, workChannel } from '../snapshots/index.ts'
 import { assertRunnable } from './capacity.ts'
 import { labelsOf } from './labels.ts'
 import { sessionSubject } from './session.ts'
@@ -74,7 +74,7 @@ async function insert(
       insert into events (subject, seq, type, data)
       select ${sessionSubject(sessionId)}, 1, 'status', ${Buffer.from(event)} from stored
     )
-    select ${notification('work')} from stored`.execute(db)
+    select ${notification(workChannel)} from stored`.execute(db)
   return rows.length === 1
 }
 

@@ -9,6 +9,8 @@ import { type Aftermath, lockSession, settle } from './settle.ts'
  * @returns how many
  */
 export async function failWaiting(db: Database, aftermath: Aftermath): Promise<number> {
+  const hopeless = await hopelessSnapshots(db)
+  if (hopeless.length === 0) return 0
   const { rows } = await sql<{ id: string; snapshotId: string; jobId: string; error: string | null }>`
     select s.id, s.snapshot_id, last.job_id, last.error
     from sessions s cross join lateral (
@@ -16,7 +18,7 @@ export async function failWaiting(db: Database, aftermath: Aftermath): Promise<n
       where b.snapshot_id = s.snapshot_id and (b.org_id = s.org_id or b.org_id is null)
       order by b.job_id desc limit 1
     ) as last
-    where s.status = 'pending' and last.status = 'failed' and not exists (
+    where s.status = 'pending' and s.snapshot_id = any(${hopeless}::text[]) and last.status = 'failed' and not exists (
       select from snapshots n where n.id = s.snapshot_id and (n.org_id = s.org_id or n.org_id is null)
     )`.execute(db)
   let failed = 0
@@ -34,4 +36,15 @@ export async function failWaiting(db: Database, aftermath: Aftermath): Promise<n
     })
   }
   return failed
+}
+
+// Nearly always there is none, and the queue need not be looked at.
+async function hopelessSnapshots(db: Database): Promise<string[]> {
+  const { rows } = await sql<{ snapshotId: string }>`
+    select distinct snapshot_id from builds b
+    where status = 'failed' and not exists (
+      select from builds later where later.snapshot_id = b.snapshot_id and later.job_id > b.job_id
+        and later.org_id is not distinct from b.org_id
+    )`.execute(db)
+  return rows.map(({ snapshotId }) => snapshotId)
 }

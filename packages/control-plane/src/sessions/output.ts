@@ -72,8 +72,12 @@ export async function append(
   const bytes = Buffer.concat(chunks.map(({ data }) => data))
   const streams = chunks.map(({ stream }) => stream)
   const sizes = chunks.map(({ data }) => data.length)
-  let offset = 1
-  const offsets = sizes.map((size) => (offset += size) - size)
+  // Positions count from 1 in SQL.
+  let next = 1
+  const offsets = sizes.map((size) => {
+    next += size
+    return next - size
+  })
   const marker = (stream: string) =>
     sql`convert_to(${`\n[paws: ${stream} went beyond 64 MiB; the rest is lost]\n`}, 'UTF8')`
   const { rows } = await sql<Appended>`

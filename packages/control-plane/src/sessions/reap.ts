@@ -1,6 +1,8 @@
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
 import type { Database } from '../database/index.ts'
+import { reapBuilds } from '../snapshots/index.ts'
+import { failWaiting } from './fail-waiting.ts'
 import { sessionColumns } from './session.ts'
 import { type Aftermath, type LockedSession, settle } from './settle.ts'
 
@@ -71,16 +73,22 @@ export function startReaper(
         select (extract(epoch from clock_timestamp() - pg_postmaster_start_time()) * 1000)::float8 as up_ms`.execute(db)
       const upMs = Math.min(Date.now() - wellSince, rows[0]?.upMs ?? 0)
       if (upMs < leaseMs) return
-      while (!closed) {
-        const reaped = await reapSessions(db, aftermath)
-        if (reaped > 0) log.warn({ sessions: reaped }, 'failed sessions whose workers are out of contact')
-        if (reaped < batch) return
-      }
+      await reap()
     } catch (error) {
       wellSince = Date.now()
       log.warn({ err: error }, 'could not look for lost sessions')
     } finally {
       lastTick = Date.now()
+    }
+  }
+
+  async function reap() {
+    const builds = await reapBuilds(db)
+    if (builds > 0) log.warn({ builds }, 'took builds from workers that are out of contact')
+    await failWaiting(db, aftermath)
+    for (let reaped = batch; reaped === batch && !closed; ) {
+      reaped = await reapSessions(db, aftermath)
+      if (reaped > 0) log.warn({ sessions: reaped }, 'failed sessions whose workers are out of contact')
     }
   }
 

@@ -1,4 +1,4 @@
-export { findBuild, getBuild, queueBuild, requestBuild } from './build.ts'
+export { findBuild, getBuild, queueBuild, requestBuild, workChannel } from './build.ts'
 export { claimBuilds, renewBuilds } from './claim.ts'
 export { streamBuild } from './events.ts'
 export { getSnapshotFile, parseFile, putSnapshotFile } from './files.ts'
