@@ -3,12 +3,14 @@ import { fleetHandlers } from './handlers/fleet.ts'
 import { organizationHandlers } from './handlers/organizations.ts'
 import { serviceHandlers } from './handlers/service.ts'
 import { sessionHandlers } from './handlers/sessions.ts'
+import { snapshotHandlers } from './handlers/snapshots.ts'
 import { workerLinkHandlers } from './handlers/worker-link.ts'
 
 /** Who serves which operation: a file beside for each room. The compiler names what is missing. */
 export const handlers: Partial<Handlers> = {
   ...organizationHandlers,
   ...sessionHandlers,
+  ...snapshotHandlers,
   ...fleetHandlers,
   ...workerLinkHandlers,
   ...serviceHandlers,
