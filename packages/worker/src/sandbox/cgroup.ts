@@ -42,9 +42,13 @@ const UNENFORCED: Record<string, string> = {
   memory: 'Memory limits of sandboxes are not enforced',
 }
 
-/** Finds what this process may use: cgroup v2 as root or delegated, v1 as root, or nothing. */
-export async function openCgroups(): Promise<Cgroups> {
-  const hierarchies = await findHierarchies()
+/**
+ * Finds what this process may use: cgroup v2 as root or delegated, v1 as root, or nothing.
+ *
+ * @param self where the kernel tells of this process
+ */
+export async function openCgroups(self = '/proc/self'): Promise<Cgroups> {
+  const hierarchies = await findHierarchies(self)
   const usable = hierarchies.flatMap((hierarchy) => hierarchy.controllers)
   const missing = Object.keys(UNENFORCED).filter((controller) => !usable.includes(controller))
   const open = (name: string) => cgroup(hierarchies, name)
@@ -138,9 +142,9 @@ async function killAll(directory: string) {
   }
 }
 
-async function findHierarchies(): Promise<Hierarchy[]> {
-  const mounts = await readMounts()
-  const own = await readFile('/proc/self/cgroup', 'utf8')
+async function findHierarchies(self: string): Promise<Hierarchy[]> {
+  const mounts = await readMounts(self)
+  const own = await readFile(join(self, 'cgroup'), 'utf8')
   const found: Hierarchy[] = []
   for (const line of own.trim().split('\n')) {
     const [, names, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
@@ -159,8 +163,8 @@ interface Mount {
   options: string[]
 }
 
-async function readMounts(): Promise<Mount[]> {
-  const text = await readFile('/proc/self/mountinfo', 'utf8')
+async function readMounts(self: string): Promise<Mount[]> {
+  const text = await readFile(join(self, 'mountinfo'), 'utf8')
   return text
     .trim()
     .split('\n')
@@ -190,7 +194,8 @@ async function unified(mounts: Mount[], path: string): Promise<Hierarchy | undef
   const mount = mounts.find(({ type }) => type === 'cgroup2')
   if (!mount) return undefined
   const root = process.getuid?.() === 0
-  const directory = root ? mount.at : join(mount.at, path)
+  // A second look finds this process in the leaf that the first moved it to.
+  const directory = root ? mount.at : join(mount.at, path.replace(/\/paws-worker$/, ''))
   if (!(await isWritable(directory))) return undefined
   const offered = (await readFile(join(directory, 'cgroup.controllers'), 'utf8')).trim().split(' ')
   const controllers = offered.filter((name) => WANTED.includes(name))
@@ -198,15 +203,22 @@ async function unified(mounts: Mount[], path: string): Promise<Hierarchy | undef
   const handOn = () =>
     writeFile(join(directory, 'cgroup.subtree_control'), controllers.map((name) => `+${name}`).join(' '))
   try {
-    await handOn()
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') return undefined
-    const leaf = join(directory, 'paws-worker')
-    await mkdir(leaf, { recursive: true })
-    await writeFile(join(leaf, 'cgroup.procs'), `${process.pid}`)
-    await handOn()
+    await handOn().catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EBUSY') throw error
+      await moveToLeaf(directory)
+      await handOn()
+    })
+  } catch {
+    // Others live in that group too, or it isn't this user's: then nothing is enforced here, and that is said.
+    return undefined
   }
   return { directory, controllers, version: 2 }
+}
+
+async function moveToLeaf(directory: string) {
+  const leaf = join(directory, 'paws-worker')
+  await mkdir(leaf, { recursive: true })
+  await writeFile(join(leaf, 'cgroup.procs'), `${process.pid}`)
 }
 
 async function isWritable(directory: string): Promise<boolean> {

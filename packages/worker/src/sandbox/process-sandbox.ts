@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Limits } from './cgroup.ts'
 import type { Sandbox } from './driver.ts'
 import { withEnvironment } from './environment.ts'
 import { connectGuest } from './guest-agent.ts'
@@ -15,11 +16,10 @@ export interface Running {
 }
 
 /**
- * Gives the slot its order, and waits until the guest agent answers. If it doesn't, everything is given back and the
+ * Gives the slot its limits and its order, and waits until the guest agent answers. If it doesn't, everything is given back and the
  * error tells what bubblewrap or the slot helper said.
  */
-export async function startSandbox(slot: Slot, order: string[]): Promise<Running> {
-  slot.order(order)
+export async function startSandbox(slot: Slot, limits: Limits, order: string[]): Promise<Running> {
   const agent = connectGuest(slot.stream)
   let asked = false
   const gone = slot.ended.then(async (said) => ({ reason: asked ? 'stopped' : await reasonOf(slot, said) }))
@@ -29,6 +29,8 @@ export async function startSandbox(slot: Slot, order: string[]): Promise<Running
   // The agent may hang up, or be hung up on, while processes live on.
   void agent.gone.then(() => slot.kill())
   try {
+    await slot.cgroup.limit(limits)
+    slot.order(order)
     await agent.ping()
   } catch (cause) {
     slot.kill()

@@ -40,7 +40,7 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
   const bubblewrap = await findProgram('bwrap', 'bubblewrap')
   const slotOptions = await prepare(options)
   await removeSlots(slotOptions)
-  const live = new Set<Running>()
+  const live = new Set<Promise<Running>>()
   const warn = (error: unknown) => log.warn({ err: error }, 'What a sandbox held was not given back')
   const pool = openPool<Slot>({
     size: options.slots,
@@ -49,33 +49,46 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
     discard: (slot) => void slot.release().catch(warn),
     failed: (error) => log.warn({ err: error }, 'No slot could be made ahead'),
   })
+  let open = true
   await pool.filled()
 
   // Only disks of the usual size are made ahead.
   const takeSlot = ({ diskMB }: SandboxSpec) =>
     diskMB === options.diskMB || !slotOptions.disks.enforced ? pool.take() : makeSlot(slotOptions, diskMB)
 
+  async function begin(spec: SandboxSpec): Promise<Running> {
+    const files = [findFrom(dataDir, spec.imageDir), hosts(spec.hostname)]
+    const order = [...files, ...bubblewrapCommand(bubblewrap, spec)]
+    return startSandbox(await takeSlot(spec), { ...spec, pids: MOST_PIDS }, order)
+  }
+
   return {
     isolation: 'process',
     limitations: [...slotOptions.cgroups.limitations, ...slotOptions.disks.limitations],
     async start(spec) {
-      const slot = await takeSlot(spec)
-      try {
-        await slot.cgroup.limit({ ...spec, pids: MOST_PIDS })
-        const order = [findFrom(dataDir, spec.imageDir), hosts(spec.hostname)]
-        const running = await startSandbox(slot, [...order, ...bubblewrapCommand(bubblewrap, spec)])
-        live.add(running)
-        running.released.catch(warn).finally(() => live.delete(running))
-        return running.sandbox
-      } finally {
-        pool.refill()
-      }
+      if (!open) throw new Error('No sandbox can be started: the worker is closing.')
+      const running = begin(spec)
+      live.add(running)
+      // Who asked for a sandbox that could not start hears of that.
+      void running
+        .then(
+          ({ released }) => released.catch(warn),
+          () => undefined,
+        )
+        .finally(() => live.delete(running))
+      return (await running.finally(pool.refill)).sandbox
     },
     async close() {
+      open = false
       const idle = await pool.drain()
       for (const slot of idle) slot.kill()
       await Promise.all([
-        ...[...live].map(({ sandbox }) => sandbox.stop()),
+        ...[...live].map((running) =>
+          running.then(
+            ({ sandbox }) => sandbox.stop(),
+            () => undefined,
+          ),
+        ),
         ...idle.map((slot) => slot.ended.then(() => slot.release())),
       ])
     },
