@@ -27,7 +27,8 @@ export async function checkKvm(): Promise<Finding> {
     () => 'usable' as const,
     (error: NodeJS.ErrnoException) => error.code,
   )
-  if (state === 'usable') return { name, state: 'ok', found: '/dev/kvm is there; no guest has been tried on it, and no driver uses it yet' }
+  if (state === 'usable')
+    return { name, state: 'ok', found: '/dev/kvm is there; no guest has been tried on it, and no driver uses it yet' }
   const means = 'Sandboxes are processes, not virtual machines: the host’s kernel stands between them and you.'
   if (state === 'EACCES') {
     const mend = 'As root: usermod --append --groups kvm <user>, then sign in again.'

@@ -44,6 +44,7 @@ export async function supervise(service: Service, options: SuperviseOptions): Pr
   const stopping = new AbortController()
   let running = await service.start()
   let ended = false
+  let killed = false
   const keep = async () => {
     let backoffMs = firstBackoffMs
     for (;;) {
@@ -66,6 +67,7 @@ export async function supervise(service: Service, options: SuperviseOptions): Pr
       } while (error)
       await options.onStart?.()
       // Asked to stop while it was starting.
+      if (killed) running.kill()
       if (stopping.signal.aborted) await running.stop()
     }
   }
@@ -82,6 +84,7 @@ export async function supervise(service: Service, options: SuperviseOptions): Pr
     },
     kill() {
       stopping.abort()
+      killed = true
       if (!ended) running.kill()
     },
   }
