@@ -1,5 +1,8 @@
 export { claim } from './claim.ts'
 export { authenticateEnrolment, authenticateWorker, createEnrolmentToken, enrolWorker } from './enrolment.ts'
 export { heartbeat } from './heartbeat.ts'
+export { type ExecEvent, execInSession } from './io/exec.ts'
+export { readSessionFile, writeSessionFile } from './io/files.ts'
+export { openTerminal } from './io/terminal.ts'
 export { openTunnels, type TunnelRequest, type TunnelResponse, type Tunnels } from './tunnels.ts'
 export { drainWorker, getFleet, getWorker, listWorkers, removeWorker } from './workers.ts'

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import http2 from 'node:http2'
-import type { Duplex } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { tunnelMemoryMB, tunnelProtocol, tunnelSettings, tunnelWindowBytes } from '@paws/api'
 import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
@@ -11,11 +12,11 @@ export interface TunnelRequest {
   /** With its query */
   path: string
   headers?: Record<string, string | number>
-  /** Sent at once, and the request ended; without it, the caller writes to `stream` and ends it */
-  body?: Uint8Array | string
+  /** With it, the request ends after that; without it, the caller writes to `stream` and ends it */
+  body?: Uint8Array | string | Readable
   /** Ends the request, at whatever point it is */
   signal?: AbortSignal
-  /** How long to wait for the head of the answer; 15 s unless set */
+  /** How long to wait for the head of the answer once the body is sent; 15 s unless set */
   timeoutMs?: number
 }
 
@@ -34,7 +35,8 @@ export interface Tunnels {
   /**
    * Asks a worker. A worker that is dialling again is waited for, a moment long.
    *
-   * @throws ApiError WORKER_UNREACHABLE when there is no tunnel, or it breaks before the answer begins
+   * @throws ApiError WORKER_UNREACHABLE when there is no tunnel, or it breaks before the answer begins; what makes a
+   * stream as `body` fail
    */
   request(workerId: string, request: TunnelRequest): Promise<TunnelResponse>
   close(): Promise<void>
@@ -114,9 +116,21 @@ async function ask(session: http2.ClientHttp2Session, options: TunnelRequest): P
   const abort = () => stream.close(http2.constants.NGHTTP2_CANCEL)
   signal?.addEventListener('abort', abort, { once: true })
   stream.once('close', () => signal?.removeEventListener('abort', abort))
-  if (body !== undefined) stream.end(body)
-  const timer = setTimeout(abort, timeoutMs)
+  let timer: NodeJS.Timeout | undefined
+  let broken: unknown
+  const sent = () => {
+    timer = setTimeout(abort, timeoutMs)
+  }
   try {
+    if (body instanceof Readable) {
+      pipeline(body, stream).then(sent, (error: unknown) => {
+        broken = error
+        abort()
+      })
+    } else {
+      if (body !== undefined) stream.end(body)
+      sent()
+    }
     const [head] = (await Promise.race([
       once(stream, 'response'),
       once(stream, 'close').then(() => Promise.reject(new Error('The stream ended before an answer'))),
@@ -125,8 +139,9 @@ async function ask(session: http2.ClientHttp2Session, options: TunnelRequest): P
   } catch (error) {
     abort()
     signal?.throwIfAborted()
+    if (broken instanceof ApiError) throw broken
     throw new ApiError('WORKER_UNREACHABLE', 'The worker of this session went out of contact. Try again in a moment.', {
-      cause: error,
+      cause: broken ?? error,
     })
   } finally {
     clearTimeout(timer)

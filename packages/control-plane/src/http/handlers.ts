@@ -2,6 +2,7 @@ import type { Handlers } from './handler.ts'
 import { fleetHandlers } from './handlers/fleet.ts'
 import { organizationHandlers } from './handlers/organizations.ts'
 import { serviceHandlers } from './handlers/service.ts'
+import { sessionIoHandlers } from './handlers/session-io.ts'
 import { sessionHandlers } from './handlers/sessions.ts'
 import { snapshotHandlers } from './handlers/snapshots.ts'
 import { workerLinkHandlers } from './handlers/worker-link.ts'
@@ -10,6 +11,7 @@ import { workerLinkHandlers } from './handlers/worker-link.ts'
 export const handlers: Partial<Handlers> = {
   ...organizationHandlers,
   ...sessionHandlers,
+  ...sessionIoHandlers,
   ...snapshotHandlers,
   ...fleetHandlers,
   ...workerLinkHandlers,

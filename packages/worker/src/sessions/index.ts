@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Places, SessionClaim } from '../link/claims.ts'
 import { type Link, retry } from '../link/client.ts'
@@ -28,7 +29,8 @@ export interface Held {
 /** The sessions that this worker has claimed. */
 export interface Sessions {
   begin(claim: SessionClaim): void
-  get(sessionId: string): Held | undefined
+  /** A claim may still be on its way here when somebody asks about its session: that is waited for, a moment long. */
+  find(sessionId: string): Promise<Held | undefined>
   /** Reports what former runs of this worker left behind. */
   recover(): Promise<void>
   /** Resolves when all that run now have ended by themselves and are reported. */
@@ -39,6 +41,9 @@ export interface Sessions {
 
 /** How long ended sessions may wait for their acknowledgement when the worker closes. */
 const lastReportsMs = 10_000
+
+/** How long a claim may be on its way from the control plane. */
+const claimMs = 1_000
 
 const restarted: Omit<Outcome, 'durationMs'> = {
   status: 'failed',
@@ -78,7 +83,13 @@ export function openSessions(options: SessionsOptions): Sessions {
       held.set(sessionId, session)
       void keep(session.settled).then(() => held.delete(sessionId))
     },
-    get: (sessionId) => held.get(sessionId),
+    async find(sessionId) {
+      for (const until = performance.now() + claimMs; performance.now() < until; await sleep(20)) {
+        const session = held.get(sessionId)
+        if (session) return session
+      }
+      return undefined
+    },
     async recover() {
       for (const leftover of await journals.leftovers()) {
         const failed = (error: unknown) => log.error({ err: error }, 'What a former run left could not be reported')

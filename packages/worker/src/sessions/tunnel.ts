@@ -33,7 +33,7 @@ async function answer(
 ) {
   const { pathname, searchParams: query } = new URL(headers[':path'] ?? '/', 'http://worker')
   const [, room, sessionId = '', verb] = pathname.split('/')
-  const held = room === 'sessions' ? sessions.get(sessionId) : undefined
+  const held = room === 'sessions' ? await sessions.find(sessionId) : undefined
   const run = await held?.run
   if (!held || !run) return refuse(stream, { code: 'NOT_RUNNING', message: 'The session does not run here' })
   if (headers[':method'] === 'POST' && verb === 'cancel') {
