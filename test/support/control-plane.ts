@@ -109,7 +109,7 @@ export async function callApi<T = ErrorAnswer>(url: string, method: string, opti
       ...(body !== undefined && { 'content-type': 'application/json' }),
       ...headers,
     },
-    body: raw ? (body as BodyInit | undefined) : JSON.stringify(body),
+    body: raw ? (body as string | undefined) : JSON.stringify(body),
   })
   const text = await response.text()
   const json = response.headers.get('content-type')?.includes('json') && text !== ''

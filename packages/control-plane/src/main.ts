@@ -59,7 +59,7 @@ async function openServices(config: Config, log: Logger, closers: Closers): Prom
     log.info({ keyFile }, 'made the first organization and its key')
   const events = closers.add(await openEvents(config.databaseUrl, log))
   const keys = closers.add(openKeys({ db, vault, events, log }))
-  const blobs = await openBlobs(config)
+  const blobs = closers.add(await openBlobs(config))
   const jobs = closers.add(await openJobs(config.databaseUrl, log))
   const deliveries = closers.add(
     await openDeliveries({

@@ -27,6 +27,10 @@ export async function writeEvents(
   }, pingMs)
   const iterator = events[Symbol.asyncIterator]()
   let corked = false
+  const flush = () => {
+    if (corked) response.uncork()
+    corked = false
+  }
   try {
     while (!signal.aborted) {
       const next = await iterator.next()
@@ -35,10 +39,7 @@ export async function writeEvents(
       if (!corked) {
         corked = true
         response.cork()
-        process.nextTick(() => {
-          corked = false
-          response.uncork()
-        })
+        process.nextTick(flush)
       }
       if (!response.write(format(next.value))) await drained(response, signal)
     }
@@ -46,6 +47,8 @@ export async function writeEvents(
     clearInterval(ping)
     await iterator.return?.()
   }
+  // Node would put what is held back behind the end.
+  flush()
   response.end()
 }
 

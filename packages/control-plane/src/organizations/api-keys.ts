@@ -99,8 +99,9 @@ export async function listKeys(
 export async function revokeKey(db: Database, orgId: string, keyId: string): Promise<void> {
   await db.transaction().execute(async (trx) => {
     const key = await lockKey(trx, orgId, keyId)
-    if (key.revokedAt) return
-    await trx.updateTable('apiKeys').set({ revokedAt: sql`now()` }).where('id', '=', keyId).execute()
+    if (!key.revokedAt) {
+      await trx.updateTable('apiKeys').set({ revokedAt: sql`now()` }).where('id', '=', keyId).execute()
+    }
     await notify(trx, keysChannel, keyId)
   })
 }

@@ -21,12 +21,16 @@ export interface KeyHolder {
 export interface Keys {
   /** @returns undefined for a key that is unknown, revoked or expired */
   authenticate(key: string): Promise<KeyHolder | undefined>
+  /** Changes keys, and answers once that has been heard of: what they were no control plane goes on by. */
+  change<T>(work: () => Promise<T>): Promise<T>
   close(): void
 }
 
 /** How long a key is remembered; a change of it ends that at once. */
 const rememberedMs = 3000
 const mostRemembered = 50_000
+/** A change is heard of within milliseconds; without a connection nothing is remembered, and there is nothing to wait for. */
+const heardWithinMs = 1000
 /** `lastUsedAt` is exact to this. */
 const usedEveryMs = 60_000
 
@@ -106,6 +110,16 @@ export function openKeys({
       }
       touch(found.holder.keyId)
       return found.holder
+    },
+    async change(work) {
+      const announcement = events.subscribe(keysChannel)
+      try {
+        const result = await work()
+        if (events.connected()) await announcement.wait(heardWithinMs)
+        return result
+      } finally {
+        announcement.close()
+      }
     },
     close: stop,
   }

@@ -62,14 +62,15 @@ export const organizationHandlers = {
     return { status: 200, json: { apiKeys: entries.map(keyBody), nextCursor } }
   },
 
-  async revokeApiKey({ params, caller }, { db }) {
-    await revokeKey(db, own(params.orgId, caller), params.keyId)
+  async revokeApiKey({ params, caller }, { db, keys }) {
+    const orgId = own(params.orgId, caller)
+    await keys.change(() => revokeKey(db, orgId, params.keyId))
     return { status: 204, empty: true }
   },
 
-  async rotateApiKey({ params, body, caller }, { db, vault }) {
-    const orgId = own(params.orgId, caller)
-    const made = await rotateKey(db, vault, { orgId, keyId: params.keyId, overlapMs: body.overlapMs })
+  async rotateApiKey({ params, body, caller }, { db, vault, keys }) {
+    const wish = { orgId: own(params.orgId, caller), keyId: params.keyId, overlapMs: body.overlapMs }
+    const made = await keys.change(() => rotateKey(db, vault, wish))
     return { status: 201, json: newKeyBody(made) }
   },
 
