@@ -18,7 +18,11 @@ export const completionCommand: Register = (program, { output }) => {
     .description('Prints the completion script for a shell.')
     .addArgument(new Argument('<shell>').choices(shells))
     .addHelpText('after', help)
-    .action((shell: Shell) => output.line(scripts[shell](nodesOf(program))))
+    .action((shell: Shell) => output.line(completionScript(program, shell)))
+}
+
+export function completionScript(program: Command, shell: Shell): string {
+  return scripts[shell](nodesOf(program))
 }
 
 /** A command by the words that lead to it, with the words that may follow and what they mean. */

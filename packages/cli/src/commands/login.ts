@@ -36,7 +36,7 @@ export const loginCommand: Register = (program, context) => {
   withJson(
     program
       .command('logout')
-      .summary('forget them')
+      .summary('forget what login stored')
       .description('Forgets what "paws login" stored. The key itself stays valid.'),
   ).action(async ({ json }: { json?: boolean }) => {
     await rm(config.loginFile, { force: true })
