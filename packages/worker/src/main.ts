@@ -24,6 +24,11 @@ const templatesDir = fileURLToPath(new URL('../../../snapshots', import.meta.url
 /** Disk of a session that asks for none: slots with such a one are made ahead */
 const usualDiskMB = 10_240
 
+const drivers: Record<Config['driver'], (config: Config) => Promise<Driver>> = {
+  auto: processDriver,
+  process: processDriver,
+}
+
 const config = readConfig()
 const log = pino({ level: config.logLevel, base: { worker: config.name } })
 const closers = new Closers()
@@ -78,11 +83,6 @@ async function serve(config: Config): Promise<void> {
   log.info({ signal: why, drainMs: config.drainMs }, 'Stopping: no more work is taken, what runs may end')
   await claims.close()
   await Promise.race([sessions.idle(), signals.second(config.drainMs)])
-}
-
-const drivers: Record<Config['driver'], (config: Config) => Promise<Driver>> = {
-  auto: processDriver,
-  process: processDriver,
 }
 
 async function processDriver({ dataDir, guestAgent, slotHelper, slots }: Config): Promise<Driver> {
