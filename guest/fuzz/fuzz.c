@@ -13,6 +13,8 @@ static jmp_buf ended;
 static int scratch, first_fd;
 static pid_t programs[MAX_REQUESTS], last_program;
 static unsigned patience;
+static bool finishing;
+static uint8_t *exact, written[9000];
 
 static void __attribute__((noreturn)) fuzz_exit(int code) {
   longjmp(ended, code + 1);
@@ -25,13 +27,13 @@ static pid_t fuzz_fork(void) {
   return -1;
 }
 
-// Programs end one by one, some by a signal.
+// Programs end one by one, some by a signal: few of them while there is input, all of them after it.
 static pid_t fuzz_waitpid(pid_t pid, int *status, int options) {
   (void)pid, (void)options;
   bool any = false;
   for (int i = 0; i < MAX_REQUESTS; i++) {
     any |= programs[i] != 0;
-    if (!programs[i] || ++patience % 5) continue;
+    if (!programs[i] || (!finishing && ++patience % 64)) continue;
     pid_t gone = programs[i];
     programs[i] = 0;
     *status = gone % 3 ? (gone & 0xff) << 8 : SIGKILL;
@@ -39,6 +41,13 @@ static pid_t fuzz_waitpid(pid_t pid, int *status, int options) {
   }
   errno = ECHILD;
   return any ? 0 : -1;
+}
+
+// The other ends stay open, as if held by a program that has written something and reads nothing.
+static int fuzz_pipe2(int both[2], int flags) {
+  if (pipe2(both, flags | O_NONBLOCK)) return -1;
+  if (dup(both[0]) < 0 || dup(both[1]) < 0) return -1;
+  return write(both[1], written, patience * 999 % sizeof written) < -1;
 }
 
 static int fuzz_kill(pid_t pid, int number) { return (void)pid, (void)number, errno = ESRCH, -1; }
@@ -49,6 +58,7 @@ static int fuzz_open(const char *path, int flags) {
   return strcmp(path, "/") ? (errno = ENOENT, -1) : ((void)flags, fcntl(scratch, F_DUPFD_CLOEXEC, 3));
 }
 
+#define pipe2 fuzz_pipe2
 #define exit fuzz_exit
 #define fork fuzz_fork
 #define waitpid fuzz_waitpid
@@ -61,6 +71,16 @@ static int fuzz_open(const char *path, int flags) {
 #include "../files.c"
 #include "../main.c"
 #include "../requests.c"
+
+// Each payload stands in memory of just its size, so that reading beyond it is seen.
+static void fuzz_dispatch(uint8_t type, uint32_t id, struct payload *p) {
+  size_t size = p->end - p->at;
+  free(exact);
+  exact = malloc(size);
+  if (size) memcpy(exact, p->at, size);
+  dispatch(type, id, &(struct payload){exact, exact + size});
+}
+#define dispatch fuzz_dispatch
 #include "../stream.c"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -86,6 +106,8 @@ static void forget(void) {
   for (struct request *r = requests; r < requests + MAX_REQUESTS; r++)
     if (r->kind) request_free(r);
   close_range(first_fd, ~0U, 0);
+  free(exact);
+  exact = NULL;
   in_len = out_len = out_at = 0;
   greeted = false;
   memset(&closing, 0, sizeof closing);
@@ -104,20 +126,26 @@ static void feed(int host, const uint8_t *data, size_t size) {
   }
 }
 
-// Input: records `type, id, length, payload`, of which frames are made; a type of 0xff passes raw bytes on.
+// Input: records `type, id, length, payload`, of which frames are made. A length above 250 stands for a large one, for
+// which the payload's last byte is repeated; a type of 0xff passes the payload on as it is.
 static void play(int host, const uint8_t *data, size_t size) {
   static const uint8_t hello[] = {0, 0, 0, 9, HELLO, 0, 0, 0, 0, 0, 0, 0, VERSION};
+  static const uint32_t large[] = {300, 5000, 20000, CHUNK + 1, CHUNK + 1};
+  static uint8_t frame[9 + CHUNK + 1];
   feed(host, hello, sizeof hello);
-  while (size >= 3) {
-    uint8_t frame[9 + 255] = {0, 0, 0, data[2] + 5, data[0] % 18, 0, 0, 0, data[1] % 8};
-    bool raw = data[0] == 0xff;
-    size_t length = data[2] < size - 3 ? data[2] : size - 3;
-    if (data[2] > 250) frame[2] = 1, frame[3] = data[2] - 251;
-    memcpy(frame + 9, data + 3, length);
-    feed(host, raw ? frame + 9 : frame, raw ? length : 9u + data[2]);
-    data += 3 + length;
-    size -= 3 + length;
+  while (size > 3) {
+    size_t have = data[2] < size - 3 ? data[2] : size - 3;
+    uint32_t length = data[2] > 250 ? large[data[2] - 251] : have;
+    if (data[2] > 250 && have > 20) have = 20;
+    memcpy(frame, &(uint32_t){htobe32(length + 5)}, 4);
+    memcpy(frame + 4, (uint8_t[]){data[0] % 18, 0, 0, 0, data[1] % 8}, 5);
+    memcpy(frame + 9, data + 3, have);
+    memset(frame + 9 + have, data[2 + have], length - have);
+    feed(host, data[0] == 0xff ? frame + 9 : frame, data[0] == 0xff ? length : 9 + length);
+    data += 3 + have;
+    size -= 3 + have;
   }
+  finishing = true;
   for (int i = 0; i < 8; i++) {
     if (closing.until) closing.until = 1;
     step(closing.until ? tick() : 0);
@@ -127,6 +155,7 @@ static void play(int host, const uint8_t *data, size_t size) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   int both[2];
   patience = 0;
+  finishing = false;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, both)) err(1, "socketpair");
   stream = both[0];
   if (!setjmp(ended)) play(both[1], data, size);
