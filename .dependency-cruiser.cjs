@@ -155,7 +155,7 @@ module.exports = {
       name: 'room-is-drawn',
       comment: 'A new room says in the storeys above where it stands; until then no rule would hold for it.',
       severity: 'error',
-      from: {},
+      from: { pathNot: testCode },
       to: { path: `${controlPlane}[^/]+/`, pathNot: `${controlPlane}(${rooms.join('|')}|http)/` },
     },
     {
@@ -196,13 +196,6 @@ module.exports = {
       severity: 'error',
       from: { path: `${worker}sandbox/`, pathNot: testCode },
       to: { path: `${worker}(link|snapshots|egress)/|${worker}main\\.ts$` },
-    },
-    {
-      name: 'worker-room-by-its-index',
-      comment: "A room's other files may change without asking anybody.",
-      severity: 'error',
-      from: { path: `${worker}(?:([^/]+)/.+|[^/]+\\.ts$)`, pathNot: testCode },
-      to: { path: `${worker}[^/]+/`, pathNot: `${worker}$1/|${worker}[^/]+/index\\.ts$` },
     },
   ],
   options: {

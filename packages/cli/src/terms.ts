@@ -40,7 +40,3 @@ export function envPair(env: NodeJS.ProcessEnv) {
     return { ...before, [text]: value }
   }
 }
-
-export function many(text: string, before: string[] = []): string[] {
-  return [...before, text]
-}
