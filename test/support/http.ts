@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { type MountOptions, mountApi, startServer } from '../../packages/control-plane/src/http/index.ts'
+import { type Handlers, handlers, mountApi, startServer } from '../../packages/control-plane/src/http/index.ts'
 import type { Services } from '../../packages/control-plane/src/services.ts'
 
-/** The contract's loop over handlers of a test's own, on a port of its own. */
-export async function serveHandlers(services: Services, handlers: MountOptions['handlers'], drainMs = 2000) {
+/** The contract's loop with some handlers of a test's own, on a port of its own. */
+export async function serveHandlers(services: Services, own: Partial<Handlers>, drainMs = 2000) {
   const stopping = new AbortController()
-  const app = mountApi(services, { handlers, stopping: stopping.signal })
+  const app = mountApi(services, { handlers: { ...handlers, ...own }, stopping: stopping.signal })
   const stop = () => stopping.abort()
   const server = await startServer({ app, host: '127.0.0.1', port: 0, log: services.log, stop, drainMs })
   return { ...server, url: `http://127.0.0.1:${server.port}` }

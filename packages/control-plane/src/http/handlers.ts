@@ -8,7 +8,7 @@ import { snapshotHandlers } from './handlers/snapshots.ts'
 import { workerLinkHandlers } from './handlers/worker-link.ts'
 
 /** Who serves which operation: a file beside for each room. The compiler names what is missing. */
-export const handlers: Partial<Handlers> = {
+export const handlers: Handlers = {
   ...organizationHandlers,
   ...sessionHandlers,
   ...sessionIoHandlers,

@@ -19,7 +19,7 @@ import { validateBody, validateParams, validateQuery } from './validate.ts'
 export type App = Hono<{ Bindings: HttpBindings }>
 
 export interface MountOptions {
-  handlers: Partial<Handlers>
+  handlers: Handlers
   /** Aborts when the server stops: what would wait for long ends */
   stopping: AbortSignal
   /** Sees every answer before it is written, without a reply if it is an error's; tests hold it against the contract */
@@ -62,9 +62,7 @@ export function mountApi(services: Services, options: MountOptions): App {
   })
   const methodsOf = new Map<string, string[]>()
   for (const [id, endpoint] of Object.entries(endpoints) as [OperationId, Endpoint][]) {
-    const handler = options.handlers[id] as Operation['handler'] | undefined
-    if (!handler) continue
-    const operation = { id, endpoint, handler }
+    const operation = { id, endpoint, handler: options.handlers[id] as Operation['handler'] }
     const path = endpoint.path.replaceAll(/\{(\w+)\}/g, ':$1')
     const method = endpoint.method.toUpperCase()
     methodsOf.set(path, [...(methodsOf.get(path) ?? []), method])

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Scope } from '@paws/api'
 import { sql } from 'kysely'
 import type { Logger } from 'pino'
@@ -21,8 +22,8 @@ export interface KeyHolder {
 export interface Keys {
   /** @returns undefined for a key that is unknown, revoked or expired */
   authenticate(key: string): Promise<KeyHolder | undefined>
-  /** Changes keys, and answers once that has been heard of: what they were no control plane goes on by. */
-  change<T>(work: () => Promise<T>): Promise<T>
+  /** Changes a key, and answers once that has been heard of: no control plane goes on by what it was. */
+  change<T>(keyId: string, work: () => Promise<T>): Promise<T>
   close(): void
 }
 
@@ -111,14 +112,17 @@ export function openKeys({
       touch(found.holder.keyId)
       return found.holder
     },
-    async change(work) {
-      const announcement = events.subscribe(keysChannel)
+    async change(keyId, work) {
+      const { promise: heard, resolve } = Promise.withResolvers<void>()
+      const stopHearing = events.listen(keysChannel, (changed) => {
+        if (changed === keyId || changed === null) resolve()
+      })
       try {
         const result = await work()
-        if (events.connected()) await announcement.wait(heardWithinMs)
+        if (events.connected()) await Promise.race([heard, sleep(heardWithinMs, undefined, { ref: false })])
         return result
       } finally {
-        announcement.close()
+        stopHearing()
       }
     },
     close: stop,

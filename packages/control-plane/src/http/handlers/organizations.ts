@@ -64,13 +64,13 @@ export const organizationHandlers = {
 
   async revokeApiKey({ params, caller }, { db, keys }) {
     const orgId = own(params.orgId, caller)
-    await keys.change(() => revokeKey(db, orgId, params.keyId))
+    await keys.change(params.keyId, () => revokeKey(db, orgId, params.keyId))
     return { status: 204, empty: true }
   },
 
   async rotateApiKey({ params, body, caller }, { db, vault, keys }) {
     const wish = { orgId: own(params.orgId, caller), keyId: params.keyId, overlapMs: body.overlapMs }
-    const made = await keys.change(() => rotateKey(db, vault, wish))
+    const made = await keys.change(wish.keyId, () => rotateKey(db, vault, wish))
     return { status: 201, json: newKeyBody(made) }
   },
 
