@@ -3,18 +3,18 @@ import { mkdir, readFile, realpath, rm, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { openBuilds } from './builds/index.ts'
 import { fetchFile } from './builds/transfer.ts'
 import { Closers } from './closers.ts'
 import { type Config, readConfig } from './config.ts'
-import { openClaims, openPlaces } from './link/claims.ts'
+import { type ClaimsOptions, openClaims, openPlaces } from './link/claims.ts'
 import { openLink } from './link/client.ts'
-import { enrol } from './link/enrol.ts'
+import { enrol, type Identity } from './link/enrol.ts'
 import { openHeartbeat, type WorkerState } from './link/heartbeat.ts'
 import { openJournals } from './link/journal.ts'
 import { openTunnel } from './link/tunnel.ts'
-import type { Driver } from './sandbox/driver.ts'
+import type { Driver, Isolation } from './sandbox/driver.ts'
 import { createProcessDriver } from './sandbox/process.ts'
 import { openSessions } from './sessions/index.ts'
 import { serveSessions } from './sessions/tunnel.ts'
@@ -24,68 +24,73 @@ const templatesDir = fileURLToPath(new URL('../../../snapshots', import.meta.url
 /** Disk of a session that asks for none: slots with such a one are made ahead */
 const usualDiskMB = 10_240
 
-const drivers: Record<Config['driver'], (config: Config) => Promise<Driver>> = {
-  auto: processDriver,
-  process: processDriver,
+/** A worker that takes work. */
+export interface Worker {
+  identity: Identity
+  isolation: Isolation
+  /** Resolves when the control plane no longer knows this worker */
+  revoked: Promise<Error>
+  /** Takes no more work. Resolves when what runs has ended by itself and is reported */
+  drain(): Promise<void>
+  /** Ends what still runs, reports that, and gives back everything */
+  close(): Promise<void>
 }
 
-const config = readConfig()
-const log = pino({ level: config.logLevel, base: { worker: config.name } })
-const closers = new Closers()
-try {
-  await serve(config)
-} catch (error) {
-  log.fatal({ err: error }, error instanceof Error ? error.message : 'The worker failed')
-  process.exitCode = 1
-} finally {
-  await closers.close().catch((error: unknown) => {
-    log.error({ err: error }, 'Not everything could be closed')
-    process.exitCode = 1
-  })
+/** Opens everything a worker is made of and begins to ask for work. */
+export async function startWorker(config: Config, log: Logger): Promise<Worker> {
+  const closers = new Closers()
+  try {
+    return await open(config, log, closers)
+  } catch (error) {
+    await closers.close()
+    throw error
+  }
 }
 
-/** Opens everything and resolves when the worker shall end; what was opened is closed after that, in reverse. */
-async function serve(config: Config): Promise<void> {
-  const signals = catchSignals()
-  const { url, dataDir } = config
-  await mkdir(dataDir, { recursive: true, mode: 0o711 })
+async function open(config: Config, log: Logger, closers: Closers): Promise<Worker> {
+  const { url, dataDir, maxSessions } = config
   const spoolDir = join(dataDir, 'spool')
+  await mkdir(dataDir, { recursive: true, mode: 0o711 })
   await rm(spoolDir, { recursive: true, force: true })
   await mkdir(spoolDir, { mode: 0o700 })
 
-  const driver = closers.add(await drivers[config.driver](config))
+  const driver = closers.add(await drivers[config.driver](config, log))
   const describe = await describeHost(config, driver)
   const identity = await enrol({ ...config, token: config.enrolmentToken, state: () => describe([]) })
   const { credential } = identity
   const link = closers.add(openLink({ url, credential }))
   const store = closers.add(await openSnapshotStore({ dataDir, fetchFile: fetchFile(link), log }))
   const heartbeat = closers.add(openHeartbeat({ link, log, state: async () => describe(await store.held()) }))
-  const places = { sessions: openPlaces(config.maxSessions), builds: openPlaces(1) }
-  const journals = await openJournals(join(dataDir, 'journal'))
   const shared = { link, log, heartbeat }
+  const places = { sessions: openPlaces(maxSessions), builds: openPlaces(1) }
   const builds = closers.add(openBuilds({ ...shared, store, templatesDir, places: places.builds }))
+  const journals = await openJournals(join(dataDir, 'journal'))
   const sessions = closers.add(openSessions({ ...shared, driver, snapshots: store, journals, places: places.sessions }))
   closers.add(openTunnel({ url, credential, log, serve: serveSessions({ sessions, spoolDir, log }) }))
   await sessions.recover()
-  const claims = closers.add(
-    openClaims({
-      ...{ link, log, ...places },
-      begin: (claim) => (claim.kind === 'session' ? sessions.begin(claim) : builds.begin(claim)),
-    }),
-  )
+  const begin: ClaimsOptions['begin'] = (claim) =>
+    claim.kind === 'session' ? sessions.begin(claim) : builds.begin(claim)
+  const claims = closers.add(openClaims({ link, log, ...places, begin }))
   heartbeat.onDraining(() => claims.pause(heartbeat.draining))
-  log.info({ name: identity.name, isolation: driver.isolation, maxSessions: config.maxSessions }, 'The worker is ready')
-
-  const why = await Promise.race([signals.first, heartbeat.revoked])
-  if (why instanceof Error) {
-    throw new Error('The control plane no longer knows this worker. Enrol it again with a new token.', { cause: why })
+  log.info({ name: identity.name, isolation: driver.isolation, maxSessions }, 'The worker is ready')
+  return {
+    identity,
+    isolation: driver.isolation,
+    revoked: heartbeat.revoked,
+    async drain() {
+      await claims.close()
+      await sessions.idle()
+    },
+    close: () => closers.close(),
   }
-  log.info({ signal: why, drainMs: config.drainMs }, 'Stopping: no more work is taken, what runs may end')
-  await claims.close()
-  await Promise.race([sessions.idle(), signals.second(config.drainMs)])
 }
 
-async function processDriver({ dataDir, guestAgent, slotHelper, slots }: Config): Promise<Driver> {
+const drivers: Record<Config['driver'], (config: Config, log: Logger) => Promise<Driver>> = {
+  auto: processDriver,
+  process: processDriver,
+}
+
+async function processDriver({ dataDir, guestAgent, slotHelper, slots }: Config, log: Logger): Promise<Driver> {
   const instance = createHash('sha256')
     .update(await realpath(dataDir))
     .digest('hex')
@@ -108,16 +113,45 @@ async function describeHost({ dataDir, maxSessions }: Config, { isolation, limit
   }
 }
 
+/**
+ * Runs as a process of its own. The first SIGTERM takes no more work and lets sessions run on for a while; a second
+ * one ends them at once.
+ */
+async function main(): Promise<void> {
+  const config = readConfig()
+  const log = pino({ level: config.logLevel, base: { process: 'worker' } })
+  const signals = catchSignals()
+  const worker = await startWorker(config, log)
+  const why = await Promise.race([signals.first, worker.revoked])
+  if (typeof why === 'string') {
+    log.info({ signal: why, drainMs: config.drainMs }, 'Stopping: no more work is taken, what runs may end')
+    await Promise.race([worker.drain(), signals.second(config.drainMs)])
+  }
+  await worker.close()
+  if (typeof why === 'string') return
+  throw new Error('The control plane no longer knows this worker. Enrol it again with a new token.', { cause: why })
+}
+
 /** The first signal to end, and the second, which hurries. */
 function catchSignals() {
-  const came: ((signal: string) => void)[] = []
-  const next = () => new Promise<string>((resolve) => came.push(resolve))
+  const awaited: ((signal: string) => void)[] = []
+  const next = () => new Promise<string>((resolve) => awaited.push(resolve))
   const first = next()
-  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(name, () => came.shift()?.(name))
+  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(name, () => awaited.shift()?.(name))
   return {
     first,
     /** Resolves with the next signal, or after so long */
     second: (afterMs: number) =>
       Promise.race([next(), new Promise<void>((resolve) => setTimeout(resolve, afterMs).unref())]),
   }
+}
+
+if (import.meta.main) {
+  main().then(
+    () => process.exit(0),
+    (error: unknown) => {
+      process.stderr.write(`The worker ended: ${error instanceof Error ? error.message : String(error)}\n`)
+      process.exit(1)
+    },
+  )
 }
