@@ -80,9 +80,12 @@ export function workerService({ config, url, signal }: ServiceOptions, apiKey: s
           PAWS_SLOT_HELPER: join(programs, 'slot-helper'),
         }
         delete env.DATABASE_URL
+        // Not merely some worker: an earlier one of this folder counts as healthy for a while after its end.
+        const began = Date.now()
         const connected = async () => {
-          const { healthyWorkers } = await client.fleet.get()
-          if (healthyWorkers === 0) throw new Error('The worker has not been heard of yet.')
+          const workers = await client.fleet.workers()
+          if (workers.some(({ lastSeenAt }) => Date.parse(lastSeenAt) >= began)) return
+          throw new Error('The worker has not been heard of yet.')
         }
         return untilUseful(await startNode({ main, env, log }), connected, signal)
       }),

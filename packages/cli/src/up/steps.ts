@@ -8,6 +8,8 @@ export interface Steps {
   say(text: string): void
 }
 
+const quietMs = 10_000
+
 type Stream = NodeJS.WritableStream & { isTTY?: boolean; columns?: number }
 
 export function createSteps(stream: Stream = process.stderr): Steps {
@@ -19,7 +21,7 @@ export function createSteps(stream: Stream = process.stderr): Steps {
       const clock = stream.isTTY ? startClock(stream, name, began) : undefined
       if (!clock) say(`… ${name}`)
       try {
-        const result = await work(clock?.show ?? (() => undefined))
+        const result = await work(clock?.show ?? seldom(say))
         clock?.stop()
         say(`${styleText('green', '✓', { stream })} ${name.padEnd(52)} ${since(began).padStart(9)}`)
         return result
@@ -49,6 +51,16 @@ function startClock(stream: Stream, name: string, began: number) {
       clearInterval(timer)
       stream.write('\r\x1b[K')
     },
+  }
+}
+
+/** Without a terminal: a line now and then, so that a log shows that something goes on. */
+function seldom(say: (text: string) => void): (text: string) => void {
+  let last = performance.now()
+  return (text) => {
+    if (performance.now() - last < quietMs) return
+    last = performance.now()
+    say(`    ${text}`)
   }
 }
 
