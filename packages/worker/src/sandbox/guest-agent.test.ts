@@ -95,7 +95,9 @@ test('a signal reaches the whole process group, and a death by it is told apart 
   const [child] = await once(program.stdout, 'data')
   program.kill('SIGTERM')
   expect(await program.exit).toEqual({ signal: 'SIGTERM' })
-  expect((await runSh(`kill -0 ${Number(String(child))} 2>&1`)).exit).toEqual({ exitCode: 1 })
+  // Its death may be a moment later than the shell's.
+  const state = async () => (await runSh(`kill -0 ${Number(String(child))} 2>&1`)).exit
+  await expect.poll(state).toEqual({ exitCode: 1 })
   const soon = guest.exec({ argv: ['sleep', '1000'], env, cwd: '/' })
   soon.kill('SIGKILL')
   expect(await soon.exit).toEqual({ signal: 'SIGKILL' })
