@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { openIdMap } from '../packages/worker/src/sandbox/id-map.ts'
 
 /*
  * A sandbox started by hand: the same namespaces, mounts and filter as the process driver, from util-linux's programs
@@ -14,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
  */
 
 export interface HandChainOptions {
-  /** An unpacked image that belongs to the ids from 200000 */
+  /** An unpacked image that belongs to root's sandboxes */
   imageDir: string
   /** A compiled system call filter */
   seccomp: string
@@ -27,7 +28,7 @@ export interface HandChainTimes {
   firstByteMs: number
 }
 
-const MAP = '0 200000 65536\n'
+const { uid, gid, count } = await openIdMap()
 const CGROUPS = ['cpu', 'memory', 'pids'].map((name) => `/sys/fs/cgroup/${name}`)
 const CAPABILITIES = 'CHOWN DAC_OVERRIDE FOWNER FSETID SETUID SETGID KILL SYS_CHROOT NET_BIND_SERVICE SETFCAP'.split(
   ' ',
@@ -59,7 +60,7 @@ export async function handChain({ imageDir, seccomp }: HandChainOptions): Promis
   const groups = CGROUPS.map((group) => join(group, name))
   for (const part of ['', 'u', 'w', 'm']) {
     await mkdir(join(folder, part))
-    await chown(join(folder, part), 200_000, 200_000)
+    await chown(join(folder, part), uid, gid)
   }
   await chmod(folder, 0o755)
   const began = performance.now()
@@ -86,8 +87,8 @@ async function makeSlot() {
   })
   const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
   await lines.next()
-  await writeFile(`/proc/${child.pid}/gid_map`, MAP)
-  await writeFile(`/proc/${child.pid}/uid_map`, MAP)
+  await writeFile(`/proc/${child.pid}/gid_map`, `0 ${gid} ${count}\n`)
+  await writeFile(`/proc/${child.pid}/uid_map`, `0 ${uid} ${count}\n`)
   child.stdin.write('\n')
   const { value: nested } = await lines.next()
   const files = [`${child.pid}/ns/user`, `${child.pid}/ns/net`, `${nested}/ns/user`]

@@ -19,7 +19,7 @@ export function testFolder(): string {
 /** A small Debian with Python, unpacked under the ids of sandboxes; made once for each user of this machine. */
 export async function testImage(): Promise<string> {
   const folder = testFolder()
-  const final = join(folder, `image-${PACKAGES}`)
+  const final = join(folder, `image-${(await openIdMap()).uid}-${PACKAGES}`)
   const image = join(final, 'root')
   if (await exists(image)) return image
   await mkdir(folder, { recursive: true, mode: 0o711 })

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { link, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { link, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -21,7 +21,7 @@ const AS_USER = `
   exec setpriv --reuid "$1" --regid "$1" --init-groups env HOME="$4" TMPDIR="$4" \\
     PATH=/mnt/node:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \\
     node node_modules/vitest/vitest.mjs run --no-cache --no-file-parallelism --reporter=default --reporter=json --outputFile="$4/report.json" \\
-    --exclude '**/ordinary-user.test.ts' test/conformance`
+    --root /mnt/tree --config "$4/vitest.config.mjs" --exclude '**/ordinary-user.test.ts' test/conformance`
 
 interface Report {
   testResults: {
@@ -40,6 +40,11 @@ describe.runIf(process.getuid?.() === 0)('the whole suite, run by an ordinary us
     const archive = await testArchive()
     home = await mkdtemp(join(tmpdir(), 'paws-ordinary-'))
     await link(archive, join(home, basename(archive)))
+    // The project's own settings prepare what these files don't need, and write into this tree.
+    await writeFile(
+      join(home, 'vitest.config.mjs'),
+      'export default { test: { testTimeout: 30_000, hookTimeout: 120_000 } }',
+    )
     await run('useradd', ['--no-create-home', '--home-dir', home, user])
     await run('chown', [user, home])
     const tree = join(import.meta.dirname, '../..')

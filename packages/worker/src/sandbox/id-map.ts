@@ -7,8 +7,11 @@ const run = promisify(execFile)
 
 /** How many ids a sandbox has, from 0 */
 const COUNT = 65536
-/** Outside ids of a worker that runs as root; no Debian account lies there */
-const ROOT_START = 200_000
+/**
+ * Outside ids of a worker that runs as root. Above those that accounts, their sub-ids and systemd's containers get:
+ * shared with an account, they would let its programs kill sandboxes and change snapshots.
+ */
+const ROOT_START = 0x7000_0000
 
 /** Which outside ids the ids inside a sandbox are. Files of an unpacked snapshot belong to these. */
 export interface IdMap {
@@ -55,7 +58,8 @@ async function userMap(): Promise<IdMap> {
 }
 
 async function subIds(file: string, username: string, uid: number): Promise<number> {
-  const text = await readFile(file, 'utf8')
+  // Without the file nobody has any.
+  const text = await readFile(file, 'utf8').catch(() => '')
   for (const line of text.split('\n')) {
     const [owner, start, count] = line.split(':')
     if ((owner === username || owner === `${uid}`) && Number(count) >= COUNT) return Number(start)
