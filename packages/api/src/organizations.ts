@@ -32,12 +32,10 @@ export const ApiKey = z
 
 /** The only answer that ever holds the whole key. */
 export const NewApiKey = ApiKey.extend({
-  key: z
-    .string()
-    .openapi({
-      description: 'The whole key: `sk_live_`, 30 base62 characters and a 6-character checksum. Shown once',
-      example: '***',
-    }),
+  key: z.string().openapi({
+    description: 'The whole key: `sk_live_`, 30 base62 characters and a 6-character checksum. Shown once',
+    example: '***',
+  }),
 }).openapi('NewApiKey')
 
 const orgParams = z.object({ orgId: pathId('Id of the organization') })
