@@ -110,5 +110,5 @@ function leaseLost({ jobId }: BuildLease): ApiError {
   return new ApiError('LEASE_LOST', `Build "${jobId}" is no longer this worker's: stop it and report nothing`)
 }
 
-/** PostgreSQL's text takes no NUL and no lone surrogate. */
-const storable = (text: string) => text.toWellFormed().replaceAll('\0', '\ufffd')
+/** As it will be read back: text has no lone surrogates there, and the contract lets no NUL in. */
+const storable = (text: string) => text.toWellFormed()

@@ -44,7 +44,9 @@ export async function runInRange(map: IdMap, command: string[], options: RangeOp
   let said = ''
   const lines = [child.stdout, child.stderr].map(async (stream) => {
     if (!stream) return
-    for await (const line of createInterface({ input: stream })) {
+    for await (const text of createInterface({ input: stream })) {
+      // Logs and reasons go into JSON and a database that take no NUL.
+      const line = text.replaceAll('\0', '')
       said = `${said}${line}\n`.slice(-MOST_SAID)
       options.onLine?.(line)
     }

@@ -1,0 +1,20 @@
+import { pino } from 'pino'
+import { buildSnapshot, openSnapshotStore } from '../index.ts'
+
+// A worker's build in a process of its own, to be killed: build-forever.ts DATA_DIR TEMPLATES_DIR. Sends its log.
+const [dataDir = '', templatesDir = ''] = process.argv.slice(2)
+const store = await openSnapshotStore({
+  dataDir,
+  log: pino({ level: 'silent' }),
+  fetchFile: async () => {
+    throw new Error('There is nothing to fetch')
+  },
+})
+await buildSnapshot({
+  store,
+  templatesDir,
+  snapshotId: 'minimal',
+  template: 'minimal',
+  onProgress: () => undefined,
+  onLine: (line) => process.send?.(line),
+})
