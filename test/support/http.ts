@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { type Handlers, handlers, mountApi, startServer } from '../../packages/control-plane/src/http/index.ts'
 import type { Services } from '../../packages/control-plane/src/services.ts'
+import { ignoreOrigin } from './recorder.ts'
 
 /** The contract's loop with some handlers of a test's own, on a port of its own. */
 export async function serveHandlers(services: Services, own: Partial<Handlers>, drainMs = 2000) {
@@ -9,7 +10,9 @@ export async function serveHandlers(services: Services, own: Partial<Handlers>, 
   const app = mountApi(services, { handlers: { ...handlers, ...own }, stopping: stopping.signal })
   const stop = () => stopping.abort()
   const server = await startServer({ app, host: '127.0.0.1', port: 0, log: services.log, stop, drainMs })
-  return { ...server, url: `http://127.0.0.1:${server.port}` }
+  const url = `http://127.0.0.1:${server.port}`
+  ignoreOrigin(url)
+  return { ...server, url }
 }
 
 /** Sends bytes as they are and answers all that came until the server closed. */

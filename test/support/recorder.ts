@@ -6,10 +6,11 @@ import { inject } from 'vitest'
 
 /*
  * Notes which operation answered which status, in the control planes of this process and to its fetch calls; the last
- * test of a run (test/house/seen.test.ts) compares it with the contract.
+ * test of a run (test/seen.test.ts) compares it with the contract.
  */
 const file = join(inject('recordings'), `${process.pid}.txt`)
 const noted = new Set<string>()
+const foreign = new Set<string>()
 
 /** Notes one answer. */
 export function record(operation: string, status: number): void {
@@ -17,6 +18,11 @@ export function record(operation: string, status: number): void {
   if (noted.has(line)) return
   noted.add(line)
   appendFileSync(file, `${line}\n`)
+}
+
+/** Answers from there are of a test's own handlers and say nothing about ours. */
+export function ignoreOrigin(origin: string): void {
+  foreign.add(origin)
 }
 
 const routes = (Object.entries(endpoints) as [OperationId, Endpoint][])
@@ -30,12 +36,13 @@ const routes = (Object.entries(endpoints) as [OperationId, Endpoint][])
 
 /** What Node's fetch and undici publish about each answer. */
 interface Answered {
-  request: { method: string; path: string }
+  request: { method: string; path: string; origin?: string | URL }
   response: { statusCode: number; headers: Buffer[] }
 }
 
 subscribe('undici:request:headers', (message) => {
   const { request, response } = message as Answered
+  if (foreign.has(String(request.origin))) return
   // Only ours say so: a fake of somebody else's API must not count.
   if (!response.headers.some((text) => text.toString().startsWith('req_'))) return
   const route = routes.find(({ method, form }) => method === request.method && form.test(request.path))

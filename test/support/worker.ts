@@ -1,0 +1,79 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
+import pino from 'pino'
+import { putFile } from '../../packages/worker/src/builds/transfer.ts'
+import { readConfig } from '../../packages/worker/src/config.ts'
+import { openLink } from '../../packages/worker/src/link/client.ts'
+import { startWorker, type Worker } from '../../packages/worker/src/main.ts'
+import { guestBinary } from '../../packages/worker/src/sandbox/testing/build-guest.ts'
+import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-slot.ts'
+import { uploadSnapshot } from '../../packages/worker/src/snapshots/index.ts'
+import { minimalImage } from '../../packages/worker/src/snapshots/testing/minimal-image.ts'
+import type { TestControlPlane } from './control-plane.ts'
+
+export interface TestWorker extends Worker {
+  dataDir: string
+}
+
+export interface TestWorkerOptions {
+  /** Settings beyond the test's own, by the names of the environment */
+  env?: Record<string, string>
+  /** Kept when the worker closes; its own otherwise */
+  dataDir?: string
+  logLevel?: string
+}
+
+/** Settings of a worker of this control plane, with an enrolment token of its own. */
+export async function workerEnvironment(
+  { url, call }: TestControlPlane,
+  { env, dataDir }: { env?: Record<string, string>; dataDir: string },
+): Promise<Record<string, string>> {
+  const { body } = await call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
+  return {
+    PAWS_URL: url,
+    PAWS_ENROLMENT_TOKEN: body.token,
+    PAWS_WORKER_NAME: `test-${basename(dataDir)
+      .toLowerCase()
+      .replace(/[^a-z0-9]/g, '')}`,
+    PAWS_DATA: dataDir,
+    PAWS_GUEST_AGENT: await guestBinary(),
+    PAWS_SLOT_HELPER: await slotHelperBinary(),
+    PAWS_SLOTS: '2',
+    ...env,
+  }
+}
+
+/** A real worker in this process, with the driver that this host has. */
+export async function startTestWorker(plane: TestControlPlane, options: TestWorkerOptions = {}): Promise<TestWorker> {
+  const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'paws-worker-')))
+  const config = readConfig(await workerEnvironment(plane, { dataDir, env: options.env }))
+  const worker = await startWorker(config, pino({ level: options.logLevel ?? 'silent' }))
+  return {
+    ...worker,
+    dataDir,
+    async close() {
+      await worker.close()
+      if (!options.dataDir) await rm(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Gives the control plane the snapshot `minimal`, as a build would, without building it again for each test. */
+export async function provideMinimal({ url, services }: TestControlPlane, worker: TestWorker): Promise<void> {
+  const held = await minimalImage()
+  const link = openLink({ url: new URL(url), credential: worker.identity.credential })
+  try {
+    await uploadSnapshot(held, putFile(link, new AbortController().signal))
+  } finally {
+    await link.close()
+  }
+  const { sizeBytes } = held.manifest.files['rootfs.squashfs']
+  const { digest } = held
+  const build = { snapshotId: 'minimal', template: 'minimal', digest, status: 'ready', completedAt: new Date() }
+  await services.db
+    .insertInto('builds')
+    .values({ jobId: `build-${digest.slice(-12)}`, ...build })
+    .execute()
+  await services.db.insertInto('snapshots').values({ id: 'minimal', version: 1, digest, sizeBytes }).execute()
+}

@@ -1,0 +1,90 @@
+import { callApi, startTestControlPlane, type TestControlPlane } from './control-plane.ts'
+
+/** A control plane with one of everything, all of it the first organization's, and a second organization beside it. */
+export interface World {
+  plane: TestControlPlane
+  other: { orgId: string; key: string }
+  worker: { name: string; credential: string }
+  /** A fresh enrolment token */
+  enrolmentToken(): Promise<string>
+  /** Path parameters that name the first organization's objects */
+  params: Record<string, string>
+  close(): Promise<void>
+}
+
+/** What a worker that a test plays says of itself. */
+export const workerState = {
+  version: '0.0.0',
+  isolation: 'process',
+  limitations: [],
+  maxSessions: 5,
+  resources: { vcpus: 8, memoryMB: 16_384, diskMB: 100_000 },
+  snapshots: [],
+}
+
+export async function openWorld(): Promise<World> {
+  const plane = await startTestControlPlane()
+  const { db } = plane.database
+  const other = await plane.otherOrganization()
+
+  async function enrolmentToken() {
+    const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
+    return body.token
+  }
+  async function enrol(name: string) {
+    const body = { name, state: workerState }
+    const key = await enrolmentToken()
+    const made = await callApi<{ name: string; credential: string }>(`${plane.url}/worker/enrol`, 'POST', { key, body })
+    return made.body
+  }
+  const worker = await enrol('caller')
+  const spare = await enrol('spare')
+
+  const digest = `sha256:${'a'.repeat(64)}`
+  const shared = { version: 1, digest, sizeBytes: 1 }
+  await db
+    .insertInto('snapshots')
+    .values([
+      { id: 'minimal', orgId: null, ...shared },
+      { id: 'private', orgId: plane.orgId, ...shared },
+    ])
+    .execute()
+  const jobId = 'build-0198c5f2a1b77d3c9e510198c5f2a1b7'
+  await db
+    .insertInto('builds')
+    .values({ jobId, orgId: plane.orgId, snapshotId: 'private', template: 'minimal', status: 'queued' })
+    .execute()
+  const workload = { type: 'script', script: 'echo hello' }
+  const session = await plane.call<{ sessionId: string }>('POST', '/v1/sessions', {
+    body: { snapshot: 'minimal', workload },
+  })
+  const apiKey = await plane.call<{ id: string }>('POST', `/v1/orgs/${plane.orgId}/api-keys`, {
+    body: { name: 'spare' },
+  })
+  return {
+    plane,
+    other,
+    worker,
+    enrolmentToken,
+    params: {
+      sessionId: session.body.sessionId,
+      orgId: plane.orgId,
+      keyId: apiKey.body.id,
+      snapshotId: 'private',
+      jobId,
+      name: spare.name,
+      digest,
+      file: 'manifest.json',
+    },
+    close: () => plane.close(),
+  }
+}
+
+/** The path of an operation with its parameters filled in. */
+export function fillPath(path: string, params: Record<string, string>): string {
+  return path.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
+    const value = params[name]
+    if (value === undefined) throw new Error(`test/support/world.ts has no "${name}" yet: add one`)
+    return encodeURIComponent(value)
+  })
+}
