@@ -5,7 +5,6 @@ import type { Database, Transaction } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { newId } from '../ids.ts'
 import type { Vault } from '../vault/index.ts'
-import { storableState } from './worker-state.ts'
 
 interface Opened {
   db: Database
@@ -86,7 +85,7 @@ async function insertWorker(
     const name = request.name.slice(0, 63 - suffix.length) + suffix
     const row = await trx
       .insertInto('workers')
-      .values({ id, name, credentialHash, state: storableState(request.state) })
+      .values({ id, name, credentialHash, state: JSON.stringify(request.state) })
       .onConflict((oc) => oc.column('name').doNothing())
       .returning(['id', 'name'])
       .executeTakeFirst()

@@ -5,7 +5,6 @@ import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
 import { renewBuilds } from '../snapshots/index.ts'
-import { storableState } from './worker-state.ts'
 
 interface Held {
   kind: 'session' | 'build'
@@ -34,7 +33,7 @@ export async function heartbeat(
   const sessions = report.held.filter(({ kind, id }) => kind === 'session' && isUuid(id))
   const { rows } = await sql<{ draining: boolean; renewed: string[]; cancel: string[] }>`
     with seen as (
-      update workers set state = ${storableState(report.state)}, last_seen_at = now()
+      update workers set state = ${JSON.stringify(report.state)}, last_seen_at = now()
       where id = ${workerId} returning draining
     ), renewed as (
       update sessions set lease_expires_at = now() + ${leaseMs}::float8 * interval '1 ms'

@@ -48,7 +48,7 @@ export async function drainWorker(db: Database, name: string): Promise<z.input<t
 
 /** Removes a worker, and its credential with it. What still runs there fails once its lease has ended. */
 export async function removeWorker(db: Database, name: string): Promise<void> {
-  const { numDeletedRows } = await db.deleteFrom('workers').where('name', '=', storable(name)).executeTakeFirst()
+  const { numDeletedRows } = await db.deleteFrom('workers').where('name', '=', name).executeTakeFirst()
   if (numDeletedRows === 0n) throw notFound(name)
 }
 
@@ -71,13 +71,10 @@ export async function getFleet(db: Database): Promise<z.input<typeof Fleet>> {
 }
 
 async function find(db: Database, name: string): Promise<WorkerRow> {
-  const { rows } = await sql<WorkerRow>`${selectWorkers} where name = ${storable(name)}`.execute(db)
+  const { rows } = await sql<WorkerRow>`${selectWorkers} where name = ${name}`.execute(db)
   if (!rows[0]) throw notFound(name)
   return rows[0]
 }
-
-// PostgreSQL answers NUL with an error, and no name has one.
-const storable = (name: string) => name.replaceAll('\0', '\ufffd')
 
 const notFound = (name: string) => new ApiError('WORKER_NOT_FOUND', `Worker "${name}" does not exist`)
 

@@ -62,9 +62,9 @@ export async function openJobs(url: string, log: Logger): Promise<Jobs> {
         {
           localConcurrency: concurrency,
           ...(groupConcurrency && { localGroupConcurrency: groupConcurrency }),
+          // New jobs wake them; this finds those whose time has come.
           pollingIntervalSeconds: 2,
-          // Each of them looks by itself for jobs whose time has come; new ones wake them.
-          notifyPollingIntervalSeconds: concurrency > 1 ? 5 : 2,
+          notifyPollingIntervalSeconds: 2,
         },
         async ([job]) => {
           if (!job) return
