@@ -4,7 +4,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { describe, expect, test, vi } from 'vitest'
-import { drivers } from './drivers.ts'
+import { diskMB, drivers } from './drivers.ts'
 import { testImage } from './image.ts'
 import { descendants, openSuite, run } from './suite.ts'
 
@@ -46,6 +46,20 @@ describe.each(Object.entries(drivers))('%s: beginning and end', { timeout: 60_00
     expect(performance.now() - began).toBeGreaterThan(250)
     expect(performance.now() - began).toBeLessThan(4000)
     await expect(program.exit).rejects.toMatchObject({ name: 'SandboxLost' })
+  })
+
+  test('closing the driver stops what still runs, and starts nothing more', async () => {
+    const instance = `${suite.instance}-closed`
+    const driver = await underTest.open({ dataDir: suite.dataDir, instance, ready: 1 })
+    const spec = { id: 'a', imageDir: await testImage(), vcpus: 1, memoryMB: 128, diskMB, hostname: 'a' }
+    const [early, sandbox] = [driver.start(spec), await driver.start(spec)]
+    await driver.close()
+    expect(await Promise.all([sandbox.gone, (await early).gone])).toEqual([
+      { reason: 'stopped' },
+      { reason: 'stopped' },
+    ])
+    expect(await held(instance, suite.dataDir)).toEqual([])
+    await expect(driver.start(spec)).rejects.toThrow('closing')
   })
 
   test('a sandbox that cannot start says why, and leaves nothing', async () => {

@@ -116,15 +116,19 @@ function ignoreMissing(error: NodeJS.ErrnoException) {
   if (error.code !== 'ENOENT') throw error
 }
 
+/** How long a killed process may take to go; one that waits for broken hardware never does */
+const PATIENCE_MS = 30_000
+
 // A group stays busy for some milliseconds after its last process has gone.
 async function removeGroup(directory: string) {
+  const until = performance.now() + PATIENCE_MS
   for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 100)) {
     try {
       return await rmdir(directory)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'ENOENT') return
-      if (code !== 'EBUSY') throw error
+      if (code !== 'EBUSY' || performance.now() > until) throw error
     }
     await killAll(directory)
     await sleep(waitMs)

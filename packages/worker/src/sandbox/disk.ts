@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { access, constants, open, readFile, unlink } from 'node:fs/promises'
+import { access, constants, open, readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -45,12 +45,6 @@ export async function untilDetached(device: string, file: string): Promise<void>
     await sleep(waitMs)
   }
   throw new Error(`${device} still holds ${file} although no process of its sandbox is left.`)
-}
-
-export async function removeFile(file: string): Promise<void> {
-  await unlink(file).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-  })
 }
 
 async function isWritable(file: string): Promise<boolean> {
