@@ -3,7 +3,7 @@ import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sql } from 'kysely'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
 
 const main = join(import.meta.dirname, '../../packages/cli/src/main.ts')
@@ -15,6 +15,9 @@ const state = {
   resources: { vcpus: 8, memoryMB: 16_384, diskMB: 102_400 },
   snapshots: [],
 }
+
+// Each step of a test starts a process, which takes seconds where others keep the processors busy.
+vi.setConfig({ testTimeout: 120_000 })
 
 let plane: TestControlPlane
 let home: string
@@ -252,6 +255,8 @@ test('organizations are made, shown and renamed; their webhook secret is replace
 })
 
 test('the fleet is shown with what its hosts cannot enforce; workers drain and go', async () => {
+  // A worker that is not heard of for half a minute counts as unhealthy, and so long ago may it have enrolled.
+  await asWorker('/worker/heartbeat', { state, held: [] })
   const shown = await paws(['fleet'])
   expect(shown.stdout).toMatch(/workers +1 healthy of 1\n/)
   expect(shown.stdout).toMatch(/by-hand +healthy +0\/5 +process/)
