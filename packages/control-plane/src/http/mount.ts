@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { HttpBindings } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
@@ -9,7 +8,7 @@ import { ApiError } from '../errors.ts'
 import type { Services } from '../services.ts'
 import { authenticate, type Caller } from './authenticate.ts'
 import { ClientGone, defaultLimitBytes, limitedStream, readJson } from './body.ts'
-import { answerError, replayedHeader } from './errors.ts'
+import { answerError, makeRequestId, replayedHeader } from './errors.ts'
 import type { Handlers, Reply } from './handler.ts'
 import { answerOnce, ReplayedError } from './idempotency.ts'
 import { writeReply } from './reply.ts'
@@ -82,7 +81,7 @@ async function exchange(
   work: (exchange: Exchange) => Promise<void>,
 ): Promise<Response> {
   const { incoming: request, outgoing: response } = c.env
-  const requestId = `req_${randomBytes(10).toString('hex')}`
+  const requestId = makeRequestId()
   const log = services.log.child({ requestId, operation })
   response.setHeader('X-Request-Id', requestId)
   const controller = new AbortController()

@@ -29,9 +29,13 @@ describe('every answer has one shape', () => {
     expect(method).toMatchObject({ status: 405, body: { error: { code: 'METHOD_NOT_ALLOWED' } } })
     expect(method.headers.get('allow')).toBe('POST, GET')
 
-    expect(await sendRaw(port, 'NONSENSE\r\n\r\n')).toMatch(/^HTTP\/1.1 400 .*"code":"VALIDATION_ERROR"/s)
+    const refusal = /^HTTP\/1.1 400 .*X-Request-Id: req_.*"code":"VALIDATION_ERROR"/is
+    expect(await sendRaw(port, 'NONSENSE\r\n\r\n')).toMatch(refusal)
+    const long = await plane.call('GET', `/healthz?${'x'.repeat(20_000)}`)
+    expect(long).toMatchObject({ status: 400, body: { error: { message: expect.stringContaining('16 KiB') } } })
+    expect(long.headers.get('x-request-id')).toBe(long.body.error.requestId)
     const host = 'GET /healthz HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n'
-    expect(await sendRaw(port, host)).toMatch(/^HTTP\/1.1 400 .*"code":"VALIDATION_ERROR"/s)
+    expect(await sendRaw(port, host)).toMatch(refusal)
     expect(await sendRaw(port, 'GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n')).toMatch(/^HTTP\/1.1 400 /)
   })
 

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
-import { asError } from './errors.ts'
+import { asError, makeRequestId } from './errors.ts'
 import type { App } from './mount.ts'
 import { responseForUpgrade } from './upgrade.ts'
 
@@ -35,7 +35,8 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
     // What can't even be made a request of: a bad URL, a missing Host.
     errorHandler: (error) => {
       log.info({ err: error }, 'a request that is none')
-      return new Response(JSON.stringify(malformed()), { status: 400, headers: { 'Content-Type': 'application/json' } })
+      const { headers, body } = malformed()
+      return new Response(body, { status: 400, headers })
     },
   })
   const answering = new Set<ServerResponse>()
@@ -64,10 +65,9 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (error.code === 'ECONNRESET' || !socket.writable) return socket.destroy()
-    const body = JSON.stringify(malformed())
-    socket.end(
-      `HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-    )
+    const { headers, body } = malformed(error.code)
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+    socket.end(`HTTP/1.1 400 Bad Request\r\n${lines.join('')}Connection: close\r\n\r\n${body}`)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -99,7 +99,18 @@ async function settled(answering: Set<ServerResponse>, patienceMs: number): Prom
   timer.abort()
 }
 
-function malformed() {
-  const message = 'This is not a request of HTTP/1.1 that can be understood'
-  return asError(new ApiError('VALIDATION_ERROR', message, { details: [{ path: 'request', message }] }), 'req_none')
+/** The answer to what never became a request; it has the shape of every other. */
+function malformed(code?: string) {
+  const message =
+    code === 'HPE_HEADER_OVERFLOW'
+      ? 'URL and headers together are longer than 16 KiB, the most that is taken here'
+      : 'This is not a request of HTTP/1.1 that can be understood'
+  const requestId = makeRequestId()
+  const error = new ApiError('VALIDATION_ERROR', message, { details: [{ path: 'request', message }] })
+  const body = JSON.stringify(asError(error, requestId))
+  const length = String(Buffer.byteLength(body))
+  return {
+    body,
+    headers: { 'X-Request-Id': requestId, 'Content-Type': 'application/json', 'Content-Length': length },
+  }
 }
