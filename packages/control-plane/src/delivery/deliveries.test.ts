@@ -128,6 +128,28 @@ test('what fails is tried again under the same id, signed anew, until it is acce
   expect(await delivery()).toMatchObject({ attempts: 3, lastStatus: 200 })
 })
 
+test('an attempt that breaks off because the control plane stops is made again by the next one', async () => {
+  let hanging = true
+  const server = createServer((_request, response) => {
+    if (!hanging) response.end()
+  }).listen(0, '127.0.0.1')
+  closers.push(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  await once(server, 'listening')
+  const requested = once(server, 'request')
+  await endSession(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`)
+  await requested
+  await closers.pop()?.()
+  expect(await delivery()).toMatchObject({ status: 'pending', attempts: 0 })
+  hanging = false
+  const next = await openAftermath(database)
+  closers.push(() => next.close())
+  await settled('delivered')
+  expect(await delivery()).toMatchObject({ attempts: 1, lastError: null })
+})
+
 test('410 stops it', async () => {
   const { received, url } = await receiver(() => 410)
   await endSession(url)

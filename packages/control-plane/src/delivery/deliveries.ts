@@ -55,6 +55,7 @@ export async function openDeliveries(options: DeliveriesOptions): Promise<Delive
   const { db, jobs, log } = options
   const schedule = options.scheduleMs ?? standardSchedule
   const poster = await openPoster(options)
+  let closing = false
 
   async function send(trx: Transaction, { attempt, ...rest }: Attempt, orgId: string) {
     await jobs.send(trx, queueName, { ...rest, attempt }, { afterMs: schedule[attempt] ?? 0, group: orgId })
@@ -67,6 +68,8 @@ export async function openDeliveries(options: DeliveriesOptions): Promise<Delive
     const body = await options.body(delivery.orgId, delivery.sessionId)
     const secrets = await options.secrets(delivery.orgId)
     const result = body === undefined ? gone : await post(deliveryId, delivery.url, body, secrets)
+    // What breaks off because this process ends is no answer: the job is run again, by another or after the restart.
+    if (closing && result.error) throw new Error('The control plane stops')
     const status = settled(result, attempt + 1 >= schedule.length)
     log.info({ deliveryId, sessionId: delivery.sessionId, attempt, ...result, status }, 'callback')
     await db.transaction().execute(async (trx) => {
@@ -109,7 +112,10 @@ export async function openDeliveries(options: DeliveriesOptions): Promise<Delive
       await trx.insertInto('deliveries').values({ id, orgId, sessionId, url }).execute()
       await send(trx, { deliveryId: id, attempt: 0 }, orgId)
     },
-    close: () => poster.close(),
+    async close() {
+      closing = true
+      await poster.close()
+    },
   }
 }
 

@@ -115,7 +115,10 @@ test('a drained worker gets nothing, and draining it again is refused with the r
   })
   const again = await plane.call('POST', `/v1/fleet/workers/${worker.name}/drain`)
   expect(again.status).toBe(409)
-  expect(again.body.error).toMatchObject({ code: 'INVALID_STATE', details: [{ state: 'draining' }] })
+  expect(again.body.error).toMatchObject({
+    code: 'INVALID_STATE',
+    details: [{ current: 'draining', allowed: ['healthy', 'unhealthy'] }],
+  })
   await plane.call('POST', '/v1/sessions', { body: request() })
   expect(await claim(worker.credential)).toEqual([])
 })

@@ -39,7 +39,7 @@ export async function drainWorker(db: Database, name: string): Promise<z.input<t
   const status = statusOf(worker)
   if (worker.draining || !workerCan.drain.some((allowed) => allowed === status)) {
     throw new ApiError('INVALID_STATE', `Worker ${name} is draining already`, {
-      details: [{ message: 'Its state does not allow this', state: 'draining', allowed: [...workerCan.drain] }],
+      details: [{ message: 'Its state does not allow this', current: 'draining', allowed: [...workerCan.drain] }],
     })
   }
   await db.updateTable('workers').set({ draining: true }).where('id', '=', worker.id).execute()

@@ -1,4 +1,4 @@
-export { archiveSession, startArchiving } from './archive.ts'
+export { startArchiving } from './archive.ts'
 export { type CancelServices, cancelSession } from './cancel.ts'
 export { largest } from './capacity.ts'
 export { createSession } from './create.ts'

@@ -86,8 +86,8 @@ export async function openAftermath(database: { url: string; db: Database }, opt
     jobs,
     deliveries,
     async close() {
-      await jobs.close()
       await deliveries.close()
+      await jobs.close()
     },
   }
 }

@@ -36,6 +36,8 @@ export const sessionHandlers = {
         method: 'POST',
         path: `/sessions/${sessionId}/cancel`,
         body: '',
+        // It answers once the session is settled: SIGTERM, some seconds, SIGKILL, the last report.
+        timeoutMs: 30_000,
       })
       answer.stream.resume()
     }
