@@ -1,11 +1,10 @@
 import { execFile } from 'node:child_process'
-import { access, chmod, mkdir, mkdtemp, open, rename } from 'node:fs/promises'
+import { access, chmod, constants, copyFile, mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { runMapped } from '../../packages/worker/src/sandbox/helper.ts'
 import { openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
-import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-slot.ts'
+import { openToRange, runInRange } from '../../packages/worker/src/sandbox/id-range.ts'
 
 const run = promisify(execFile)
 
@@ -25,11 +24,12 @@ export async function testImage(): Promise<string> {
   await mkdir(folder, { recursive: true, mode: 0o711 })
   const archive = await testArchive()
   const staging = await mkdtemp(join(folder, 'unpacking-'))
-  await chmod(staging, 0o777)
-  const unpack = 'mkdir root && exec tar -xpf - --numeric-owner --exclude=./dev/* -C root'
-  const file = await open(archive)
-  const place = { cwd: staging, stdin: file.fd }
-  await runMapped(await slotHelperBinary(), await openIdMap(), ['sh', '-c', unpack], place).finally(() => file.close())
+  await openToRange(staging)
+  // The folders above the archive may be closed to the ids that unpack it.
+  await copyFile(archive, join(staging, 'image.tar'), constants.COPYFILE_FICLONE)
+  const unpack = 'mkdir root && exec tar -xpf image.tar --numeric-owner --exclude=./dev/* -C root'
+  await runInRange(await openIdMap(), ['sh', '-c', unpack], { cwd: staging })
+  await rm(join(staging, 'image.tar'))
   await chmod(staging, 0o755)
   // Another suite may have been faster; its image is the same.
   await rename(staging, final).catch((error: NodeJS.ErrnoException) => {

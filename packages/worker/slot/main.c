@@ -1,7 +1,6 @@
 // paws-slot: makes the place that a sandbox starts in, waits there, and then becomes the sandbox.
 //
-//   paws-slot slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--disk IMAGE] [--cgroup DIR]...
-//   paws-slot run CMD [ARG]...     runs a program as root of the mapped ids, in a user namespace of its own
+//   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--disk IMAGE] [--cgroup DIR]...
 //
 // It talks to the driver over descriptor 3. It says "map PID", waits for a line while the driver maps its ids, says
 // "ready DEVICE" and waits for its order. When the driver dies it reads end-of-file there, and goes too.
@@ -53,7 +52,7 @@ static void join_cgroup(const char *directory)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-  for (int i = 2; i + 1 < argc; i += 2) {
+  for (int i = 1; i + 1 < argc; i += 2) {
     const char *name = argv[i], *value = argv[i + 1];
     if (!strcmp(name, "--data")) o->data = value;
     else if (!strcmp(name, "--name")) o->name = value;
@@ -104,7 +103,7 @@ static void become_sandbox(const struct options *o, int user_namespace)
   die("can't run %s", order[2]);
 }
 
-static void slot(int argc, char **argv)
+int main(int argc, char **argv)
 {
   struct options o = {0};
   char device[64] = "-", ready[80];
@@ -123,7 +122,7 @@ static void slot(int argc, char **argv)
     snprintf(at, sizeof at, "slots/%s/disk", o.name);
     mount_disk(o.disk, at, device, sizeof device);
   }
-  enter_user_namespace(CLONE_NEWNET);
+  enter_user_namespace();
   if (unshare(CLONE_NEWNS)) die("can't make a mount namespace");
   private_mounts();
   network();
@@ -134,17 +133,4 @@ static void slot(int argc, char **argv)
   snprintf(ready, sizeof ready, "ready %s", device);
   say(ready);
   become_sandbox(&o, user_namespace);
-}
-
-int main(int argc, char **argv)
-{
-  if (argc > 2 && !strcmp(argv[1], "slot")) slot(argc, argv);
-  if (argc > 2 && !strcmp(argv[1], "run")) {
-    enter_user_namespace(0);
-    close(CONTROL);
-    execvp(argv[2], argv + 2);
-    die("can't run %s", argv[2]);
-  }
-  dprintf(2, "usage: paws-slot slot OPTIONS | run CMD [ARG]...\n");
-  return 2;
 }

@@ -11,7 +11,7 @@ void write_file(const char *path, const char *text);
 
 // namespaces.c
 void private_mounts(void);
-void enter_user_namespace(int with);
+void enter_user_namespace(void);
 int nested_user_namespace(void);
 void bound_capabilities(void);
 

@@ -13,23 +13,16 @@ export interface Helper {
   ended: Promise<string>
 }
 
-/** What the helper finds open, however closed the folders above are to sandboxes' ids. */
-export interface Place {
-  cwd: string
-  /** A descriptor */
-  stdin?: number
-}
-
 const MOST_SAID = 4096
 
 /** Starts paws-slot and gives the user namespace that it makes first its ids. */
-export async function startHelper(program: string, args: string[], ids: IdMap, { cwd, stdin }: Place): Promise<Helper> {
+export async function startHelper(program: string, args: string[], ids: IdMap, cwd: string): Promise<Helper> {
   const child = spawn(program, args, {
     cwd,
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     // A Ctrl-C at the worker's terminal is the worker's to answer.
     detached: true,
-    stdio: [stdin ?? 'ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
   })
   const ended = watch(child)
   const control = child.stdio[3] as Duplex
@@ -37,7 +30,7 @@ export async function startHelper(program: string, args: string[], ids: IdMap, {
   // Both break when the process ends; `ended` tells of that.
   control.on('error', () => undefined)
   stream.on('error', () => undefined)
-  const talk = converse(control, async () => new Error(`${program} ${args[0]} failed: ${await ended}`))
+  const talk = converse(control, async () => new Error(`${program} failed: ${await ended}`))
   const pid = Number(await talk.hear('map'))
   await ids.write(pid)
   talk.answer('\n')
@@ -57,11 +50,4 @@ async function watch(child: ChildProcess): Promise<string> {
   })
   await silence
   return said.trim() || end
-}
-
-/** Runs a program as root of the sandboxes' ids, for files that belong to those. */
-export async function runMapped(program: string, ids: IdMap, command: string[], place: Place): Promise<void> {
-  const { ended } = await startHelper(program, ['run', ...command], ids, place)
-  const said = await ended
-  if (said !== 'exit code 0') throw new Error(`${command[0]} failed in the sandboxes' user namespace: ${said}`)
 }

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { chmod, mkdir, readdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Cgroup, Cgroups } from './cgroup.ts'
 import { type Disks, untilDetached } from './disk.ts'
-import { runMapped, startHelper } from './helper.ts'
+import { startHelper } from './helper.ts'
 import type { IdMap } from './id-map.ts'
+import { closeToRange, openToRange, removeTree } from './id-range.ts'
 
 /** What slots are made of and where; the same for all slots of a driver. */
 export interface SlotOptions {
@@ -50,25 +51,26 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
   const folder = join(dataDir, 'slots', name)
   const image = join(folder, 'disk.ext4')
   let device: string | undefined
-  const cgroup = await options.cgroups.create(name)
+  await mkdir(folder)
+  const cgroup = await options.cgroups.create(name).catch(async (error) => {
+    await rmdir(folder)
+    throw error
+  })
   const release = async () => {
     await Promise.all([cgroup.remove(), device && untilDetached(device, image)])
-    await removeFolder(options, name)
+    await removeTree(ids, folder)
   }
   try {
-    await mkdir(folder)
     // A worker that isn't root can't give a folder away: sandboxed root makes its own in here, then the door closes.
-    await chmod(folder, disks.enforced ? 0o711 : 0o777)
+    await (disks.enforced ? closeToRange(folder) : openToRange(folder))
     if (disks.enforced) {
       await mkdir(join(folder, 'disk'))
       await disks.create(image, diskMB)
     }
-    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, {
-      cwd: dataDir,
-    })
+    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, dataDir)
     const ready = await helper.talk.hear('ready')
     if (disks.enforced) device = ready
-    else await chmod(folder, 0o711)
+    else await closeToRange(folder)
     let alive = true
     void helper.ended.then(() => {
       alive = false
@@ -94,7 +96,7 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
 
 function helperArguments(options: SlotOptions, name: string, cgroup: Cgroup, image: string): string[] {
   return [
-    ...['slot', '--data', options.dataDir, '--name', name, '--pids', `${options.pids}`],
+    ...['--data', options.dataDir, '--name', name, '--pids', `${options.pids}`],
     ...['--agent', options.guestAgent, '--seccomp', options.seccomp],
     ...(options.disks.enforced ? ['--disk', image] : []),
     ...cgroup.directories.flatMap((directory) => ['--cgroup', directory]),
@@ -115,21 +117,12 @@ function killTree(pid: number) {
   }
 }
 
-async function removeFolder({ dataDir, helper, ids, disks }: SlotOptions, name: string) {
-  if (!disks.enforced) {
-    // Its files belong to ids that only a user namespace makes this worker's.
-    const inside = ['upper', 'work'].map((part) => join('slots', name, 'disk', part))
-    await runMapped(helper, ids, ['rm', '-rf', '--one-file-system', '--', ...inside], { cwd: dataDir })
-  }
-  await rm(join(dataDir, 'slots', name), { recursive: true, force: true })
-}
-
 /** Removes what an earlier worker of the same name left when it was killed. */
 export async function removeSlots(options: SlotOptions): Promise<void> {
   const folders = await readdir(join(options.dataDir, 'slots'))
   const groups = await options.cgroups.list(options.prefix)
   for (const name of groups) await options.cgroups.open(name).remove()
   for (const name of folders) {
-    if (name.startsWith(options.prefix)) await removeFolder(options, name)
+    if (name.startsWith(options.prefix)) await removeTree(options.ids, join(options.dataDir, 'slots', name))
   }
 }

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { openIdMap } from '../sandbox/id-map.ts'
-import { removeTree, runInRange } from './id-range.ts'
+import { removeTree, runInRange } from '../sandbox/id-range.ts'
 import { buildSnapshot, type FetchFile, type HeldSnapshot, openSnapshotStore, type SnapshotStore } from './index.ts'
 import { minimalImage, templatesDir } from './testing/minimal-image.ts'
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { IdMap } from '../sandbox/id-map.ts'
-import { removeTree } from './id-range.ts'
+import { removeTree } from '../sandbox/id-range.ts'
 
 /** Folders of things half made. Each is named by the process that makes it, so that the next one knows what is left. */
 export interface Staging {

@@ -5,7 +5,7 @@ import type { Readable } from 'node:stream'
 import { SnapshotDigest, type SnapshotManifest } from '@paws/api'
 import type { Logger } from 'pino'
 import { type IdMap, openIdMap } from '../sandbox/id-map.ts'
-import { closeToRange, openToRange, runInRange } from './id-range.ts'
+import { closeToRange, openToRange, runInRange } from '../sandbox/id-range.ts'
 import { openStaging, place, type Staging } from './staging.ts'
 import { parseManifest, receive, SnapshotCorrupt, type SnapshotFile, sha256OfFile } from './verify.ts'
 

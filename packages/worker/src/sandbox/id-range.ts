@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { chmod, readdir, rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import type { Duplex } from 'node:stream'
-import type { IdMap } from '../sandbox/id-map.ts'
+import type { IdMap } from './id-map.ts'
 
 /** What is kept of a program's words for the error that says why it failed */
 const MOST_SAID = 2000
