@@ -45,6 +45,8 @@ export async function openDatabase(url: string, options: OpenOptions = {}) {
     application_name: 'paws',
   })
   pool.on('error', (error) => options.onError?.(error))
+  // While a connection is in use nobody else listens, and its loss would end the process: its query is told anyway.
+  pool.on('connect', (client) => client.on('error', () => undefined))
   try {
     await assertDurable(pool)
   } catch (error) {
