@@ -6,7 +6,8 @@ suite=$1
 packages=$2
 
 # Everything happens in /tmp: no path of the host gets into the image, and no folder above need be passable.
-mount --bind . /tmp
+# Taken as it stands: mount would make the path whole, and the folders above it may be closed.
+mount --no-canonicalize --bind . /tmp
 cd /tmp
 touch started
 
