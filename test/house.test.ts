@@ -1,12 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
-import { type Endpoint, endpoints, isBytesBody, type OperationId } from '@paws/api'
+import { endpoints, isBytesBody, type OperationId } from '@paws/api'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type CallOptions, callApi } from './support/control-plane.ts'
 import { sendRaw } from './support/http.ts'
-import { fillPath, openWorld, type World, workerState } from './support/world.ts'
+import { callOperation, operations } from './support/operations.ts'
+import { fillPath, openWorld, type World } from './support/world.ts'
 
-const operations = (Object.entries(endpoints) as [OperationId, Endpoint][]).map(([id, endpoint]) => ({ id, endpoint }))
 const ofKeys = operations.filter(({ endpoint }) => !['public', 'worker', 'enrolment'].includes(endpoint.access))
 const ofWorkers = operations.filter(({ endpoint }) => ['worker', 'enrolment'].includes(endpoint.access))
 
@@ -16,49 +15,8 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-/** A body that each operation accepts: what is refused here must not be refused for its body. */
-const bodies: Partial<Record<OperationId, unknown>> = {
-  createSession: { snapshot: 'private', workload: { type: 'script', script: 'true' } },
-  execInSession: { command: ['true'] },
-  createEnrolmentToken: {},
-  createOrganization: { name: 'x' },
-  updateOrganization: { name: 'x' },
-  createApiKey: { name: 'x' },
-  rotateApiKey: {},
-  rotateWebhookSecret: {},
-  enrolWorker: { name: 'x', state: workerState },
-  heartbeat: { state: workerState, held: [] },
-  claim: { sessions: 0, builds: 0, waitMs: 0 },
-  reportOutput: { fence: 1, first: 1, chunks: [] },
-  finishSession: { fence: 1, outcome: { status: 'completed', exitCode: 0, durationMs: 1 }, first: 1, chunks: [] },
-  reportBuild: { fence: 1, progress: 0.5, step: 'x', log: '' },
-  finishBuild: { fence: 1, outcome: { status: 'failed', error: 'x' } },
-}
-
-const queries: Partial<Record<OperationId, string>> = { readSessionFile: '?path=/x', writeSessionFile: '?path=/x' }
-
-/** Calls an operation as it should be called, with that credential; answers status and error code. */
-async function call(id: OperationId, key: string | null, params: Record<string, string> = {}) {
-  const endpoint: Endpoint = endpoints[id]
-  const path = fillPath(endpoint.path, { ...world.params, ...params }) + (queries[id] ?? '')
-  if (101 in endpoint.returns) return upgrade(path, key)
-  const options: CallOptions = { key }
-  if (isBytesBody(endpoint.body)) options.body = Buffer.from('x')
-  else if (endpoint.body) {
-    options.body = bodies[id]
-    if (options.body === undefined) throw new Error(`test/house.test.ts has no body for ${id} yet: add one`)
-  }
-  const answer = await callApi(`${world.plane.url}${path}`, endpoint.method.toUpperCase(), options)
-  return { status: answer.status, code: answer.body?.error?.code, body: JSON.stringify(answer.body) }
-}
-
-async function upgrade(path: string, key: string | null) {
-  const credential = key ? `Authorization: Bearer ${key}\r\n` : ''
-  const head = `GET ${path} HTTP/1.1\r\nHost: x\r\n${credential}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`
-  const answer = await sendRaw(Number(new URL(world.plane.url).port), head)
-  const body = answer.split('\r\n\r\n')[1] ?? ''
-  return { status: Number(answer.split(' ')[1]), code: /"code":"(\w+)"/.exec(body)?.[1], body }
-}
+const call = (id: OperationId, key: string | null, params: Record<string, string> = {}) =>
+  callOperation(world, id, { key, params })
 
 describe('who may call what', () => {
   test.each(operations.filter(({ endpoint }) => endpoint.access !== 'public'))(
@@ -124,6 +82,66 @@ describe('another organization', () => {
 
   test('cannot use what is another’s when it creates', async () => {
     expect(await call('createSession', world.other.key)).toMatchObject({ status: 404, code: 'SNAPSHOT_NOT_FOUND' })
+  })
+})
+
+describe('every operation that takes JSON', () => {
+  const taking = operations.filter(({ endpoint }) => endpoint.body && !isBytesBody(endpoint.body))
+
+  /** A key or whatever else the operation asks of its caller. */
+  async function credential(id: OperationId): Promise<string> {
+    const { access } = endpoints[id]
+    if (access === 'enrolment') return world.enrolmentToken()
+    return access === 'worker' ? world.worker.credential : world.plane.key
+  }
+
+  test.each(taking)('$id refuses another type', async ({ id }) => {
+    const headers = { 'content-type': 'text/plain' }
+    const refused = await callOperation(world, id, { key: await credential(id), headers })
+    expect(refused).toMatchObject({ status: 415, code: 'UNSUPPORTED_MEDIA_TYPE' })
+  })
+
+  const limited = operations.filter(({ endpoint }) => endpoint.body)
+  test.each(limited)('$id refuses by its length a body that is too long', async ({ id, endpoint }) => {
+    const path = fillPath(endpoint.path, world.params)
+    const head = [
+      `${endpoint.method.toUpperCase()} ${path}?path=/x HTTP/1.1`,
+      'Host: x',
+      'Connection: close',
+      `Authorization: Bearer ${await credential(id)}`,
+      'Content-Type: application/json',
+      `Content-Length: ${1024 ** 4}`,
+    ]
+    const answer = await sendRaw(Number(new URL(world.plane.url).port), `${head.join('\r\n')}\r\n\r\n`)
+    expect(answer).toMatch(/^HTTP\/1.1 413 .*PAYLOAD_TOO_LARGE/s)
+  })
+})
+
+describe('every operation that creates or triggers', () => {
+  const creating = operations.filter(({ endpoint }) => endpoint.idempotent)
+
+  test.each(creating)('$id honours an Idempotency-Key', async ({ id }) => {
+    const { key } = world.plane
+    const headers = { 'idempotency-key': `house ${id}` }
+    const first = await callOperation(world, id, { key, headers })
+    expect(first.status).toBeLessThan(300)
+    expect(await callOperation(world, id, { key, headers })).toEqual(first)
+
+    const other = { after: ' ', params: { snapshotId: 'minimal' } }
+    const conflict = await callOperation(world, id, { key, headers, ...other })
+    expect(conflict).toMatchObject({ status: 422, code: 'IDEMPOTENCY_CONFLICT' })
+
+    // As if the first were still under way.
+    await world.plane.database.db
+      .updateTable('idempotencyKeys')
+      .set({ status: null, sealedAnswer: null })
+      .where('operation', '=', id)
+      .execute()
+    const inFlight = await callOperation(world, id, { key, headers })
+    expect(inFlight).toMatchObject({ status: 409, code: 'IDEMPOTENCY_CONFLICT' })
+
+    const malformed = await callOperation(world, id, { key, headers: { 'idempotency-key': 'x'.repeat(256) } })
+    expect(malformed).toMatchObject({ status: 400, code: 'VALIDATION_ERROR' })
   })
 })
 

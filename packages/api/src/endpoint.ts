@@ -55,9 +55,9 @@ export function errorsOf(e: Endpoint): ErrorCode[] {
   const errors = new Set<ErrorCode>(e.errors)
   if (e.access !== 'public') errors.add('UNAUTHORIZED')
   if (e.access in scopes) errors.add('FORBIDDEN')
-  if (e.body || e.query) errors.add('VALIDATION_ERROR')
+  if (e.query) errors.add('VALIDATION_ERROR')
   if (e.body) errors.add('PAYLOAD_TOO_LARGE')
-  if (e.body && !isBytesBody(e.body)) errors.add('UNSUPPORTED_MEDIA_TYPE')
+  if (e.body && !isBytesBody(e.body)) errors.add('VALIDATION_ERROR').add('UNSUPPORTED_MEDIA_TYPE')
   if (e.idempotent) errors.add('IDEMPOTENCY_CONFLICT').add('VALIDATION_ERROR')
   return [...errors.add('INTERNAL_ERROR')]
 }

@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -31,9 +33,8 @@ describe('every answer has one shape', () => {
 
     const refusal = /^HTTP\/1.1 400 .*X-Request-Id: req_.*"code":"VALIDATION_ERROR"/is
     expect(await sendRaw(port, 'NONSENSE\r\n\r\n')).toMatch(refusal)
-    const long = await plane.call('GET', `/healthz?${'x'.repeat(20_000)}`)
-    expect(long).toMatchObject({ status: 400, body: { error: { message: expect.stringContaining('16 KiB') } } })
-    expect(long.headers.get('x-request-id')).toBe(long.body.error.requestId)
+    const long = await sendRaw(port, `GET /healthz?${'x'.repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    expect(long).toMatch(/^HTTP\/1.1 400 .*X-Request-Id: req_.*16 KiB/s)
     const host = 'GET /healthz HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n'
     expect(await sendRaw(port, host)).toMatch(refusal)
     expect(await sendRaw(port, 'GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n')).toMatch(/^HTTP\/1.1 400 /)
@@ -155,12 +156,14 @@ describe('a path or query', () => {
   })
 })
 
-test('the document is served twice, and the reference shows every operation and loads nothing from elsewhere', async () => {
+test('the document is served twice, as it stands in the repository, and the reference shows every operation and loads nothing from elsewhere', async () => {
   const document = await plane.call<{ paths: Record<string, Record<string, { operationId: string }>> }>(
     'GET',
     '/openapi.json',
   )
   expect((await plane.call('GET', '/api/openapi')).body).toEqual(document.body)
+  const copy = await readFile(join(import.meta.dirname, '../../../../openapi.json'), 'utf8')
+  expect(document.body).toEqual(JSON.parse(copy))
   const { body: page } = await plane.call<string>('GET', '/reference', { key: null })
   const operations = Object.values(document.body.paths).flatMap((item) => Object.values(item))
   for (const { operationId } of operations) expect(page).toContain(`<article id="${operationId}">`)
@@ -171,9 +174,11 @@ test('readiness says which migrations are missing', async () => {
   expect(await plane.call('GET', '/readyz')).toMatchObject({ status: 200, body: { status: 'ready' } })
   await plane.database.db.schema.alterTable('migrations').renameTo('away').execute()
   try {
-    const answer = await plane.call('GET', '/health')
-    expect(answer).toMatchObject({ status: 503, body: { error: { code: 'NOT_READY' } } })
-    expect(answer.headers.get('retry-after')).toBe('1')
+    for (const path of ['/readyz', '/health']) {
+      const answer = await plane.call('GET', path)
+      expect(answer).toMatchObject({ status: 503, body: { error: { code: 'NOT_READY' } } })
+      expect(answer.headers.get('retry-after')).toBe('1')
+    }
   } finally {
     await plane.database.db.schema.alterTable('away').renameTo('migrations').execute()
   }
