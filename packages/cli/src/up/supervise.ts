@@ -40,7 +40,7 @@ const goodRunMs = 60_000
 
 /** Starts a service, and starts it again whenever it ends unasked. */
 export async function supervise(service: Service, options: SuperviseOptions): Promise<Supervised> {
-  const firstBackoffMs = options.backoffMs ?? 500
+  const firstBackoffMs = options.backoffMs ?? 200
   const stopping = new AbortController()
   let running = await service.start()
   let ended = false
