@@ -1,3 +1,3 @@
 export { appendEvents, eventChannel, type NewEvent, type StoredEvent } from './append.ts'
 export { followEvents } from './follow.ts'
-export { type Events, notification, notify, openEvents, type Subscription } from './hub.ts'
+export { type Events, notification, notify, openEvents } from './hub.ts'

@@ -1,5 +1,5 @@
-export type { Handler, Handlers, Input, Reply, StreamEvent } from './handler.ts'
+export type { Handlers, Reply } from './handler.ts'
 export { handlers } from './handlers.ts'
 export { forgetOldAnswers } from './idempotency.ts'
 export { type MountOptions, mountApi } from './mount.ts'
-export { type HttpServer, startServer } from './server.ts'
+export { startServer } from './server.ts'

@@ -1,6 +1,6 @@
-export { type ApiKey, createKey, type KeyWish, listKeys, type NewKey, revokeKey, rotateKey } from './api-keys.ts'
+export { type ApiKey, createKey, listKeys, type NewKey, revokeKey, rotateKey } from './api-keys.ts'
 export { ensureFirstOrganization } from './bootstrap.ts'
-export { type KeyHolder, type Keys, openKeys } from './keys.ts'
+export { type Keys, openKeys } from './keys.ts'
 export {
   createOrganization,
   getOrganization,

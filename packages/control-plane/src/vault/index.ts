@@ -1,2 +1,2 @@
 export { loadMasterKey } from './master-key.ts'
-export { type DigestPurpose, openVault, type Vault } from './vault.ts'
+export { openVault, type Vault } from './vault.ts'
