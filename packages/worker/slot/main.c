@@ -1,6 +1,7 @@
 // paws-slot: makes the place that a sandbox starts in, waits there, and then becomes the sandbox.
 //
-//   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--disk IMAGE] [--cgroup DIR]...
+//   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--cgroup DIR]...
+//     [--disk IMAGE [--disk-like TEMPLATE]]
 //
 // It talks to the driver over descriptor 3. It says "map PID", waits for a line while the driver maps its ids, says
 // "ready DEVICE" and waits for its order. When the driver dies it reads end-of-file there, and goes too.
@@ -19,7 +20,7 @@
 #include <unistd.h>
 
 struct options {
-  const char *data, *name, *agent, *seccomp, *disk;
+  const char *data, *name, *agent, *seccomp, *disk, *disk_like;
   rlim_t pids;
 };
 
@@ -59,6 +60,7 @@ static void parse(int argc, char **argv, struct options *o)
     else if (!strcmp(name, "--agent")) o->agent = value;
     else if (!strcmp(name, "--seccomp")) o->seccomp = value;
     else if (!strcmp(name, "--disk")) o->disk = value;
+    else if (!strcmp(name, "--disk-like")) o->disk_like = value;
     else if (!strcmp(name, "--pids")) o->pids = strtoul(value, NULL, 10);
     else if (!strcmp(name, "--cgroup")) join_cgroup(value);
     else errno = 0, die("unknown option %s", name);
@@ -116,6 +118,7 @@ int main(int argc, char **argv)
   // From here on everything is found from the working directory: sandboxed root may not pass the folders above it.
   if (chdir(o.data)) die("can't change to %s", o.data);
   if (o.disk) {
+    if (o.disk_like) copy_disk(o.disk_like, o.disk);
     if (unshare(CLONE_NEWNS)) die("can't make a mount namespace");
     private_mounts();
     char at[512];

@@ -16,6 +16,7 @@ int nested_user_namespace(void);
 void bound_capabilities(void);
 
 // disk.c
+void copy_disk(const char *from, const char *to);
 void mount_disk(const char *image, const char *at, char *device, int size);
 void prepare_upper(const char *slot, bool mounted);
 void mount_root(const char *image, const char *slot);

@@ -14,25 +14,31 @@ export interface Disks {
   limitations: string[]
   /** Writes an empty filesystem of `sizeMB`, which takes space only as it fills */
   create(file: string, sizeMB: number): Promise<void>
+  /** One that the slot helper may copy, which is cheaper than making another */
+  template?: { file: string; sizeMB: number }
 }
 
-export async function openDisks(ids: IdMap): Promise<Disks> {
+/** @param usual where the template of the usual disk goes, and its size */
+export async function openDisks(ids: IdMap, usual: { file: string; sizeMB: number }): Promise<Disks> {
   const enforced = process.getuid?.() === 0 && (await isWritable('/dev/loop-control'))
+  const create = async (file: string, sizeMB: number) => {
+    const handle = await open(file, 'w', 0o600)
+    await handle.truncate(sizeMB * 1024 * 1024)
+    await handle.close()
+    // A throw-away filesystem needs no journal, and no blocks that only root outside might use.
+    const options = `root_owner=${ids.uid}:${ids.gid},lazy_itable_init=1,nodiscard`
+    await run('mkfs.ext4', ['-q', '-F', '-O', '^has_journal', '-m', '0', '-E', options, file], {
+      env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
+    })
+  }
+  if (enforced) await create(usual.file, usual.sizeMB)
   return {
     enforced,
     limitations: enforced
       ? []
       : ['Disk limits of sandboxes are not enforced: that needs root and loop devices (/dev/loop-control).'],
-    async create(file, sizeMB) {
-      const handle = await open(file, 'wx', 0o600)
-      await handle.truncate(sizeMB * 1024 * 1024)
-      await handle.close()
-      // A throw-away filesystem needs no journal, and no blocks that only root outside might use.
-      const options = `root_owner=${ids.uid}:${ids.gid},lazy_itable_init=1,nodiscard`
-      await run('mkfs.ext4', ['-q', '-F', '-O', '^has_journal', '-m', '0', '-E', options, file], {
-        env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
-      })
-    },
+    create,
+    template: enforced ? usual : undefined,
   }
 }
 

@@ -1,4 +1,4 @@
-import { access, chmod, constants, mkdir, rename, stat, writeFile } from 'node:fs/promises'
+import { access, chmod, constants, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import type { Logger } from 'pino'
 import { bubblewrapCommand } from './bubblewrap.ts'
@@ -91,11 +91,13 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
         ),
         ...idle.map((slot) => slot.ended.then(() => slot.release())),
       ])
+      if (slotOptions.disks.template) await rm(slotOptions.disks.template.file)
     },
   }
 }
 
-async function prepare({ dataDir, guestAgent, slotHelper, instance }: ProcessDriverOptions): Promise<SlotOptions> {
+async function prepare({ dataDir, diskMB, ...options }: ProcessDriverOptions): Promise<SlotOptions> {
+  const { guestAgent, slotHelper, instance } = options
   await mkdir(join(dataDir, 'slots'), { recursive: true, mode: 0o711 })
   // Root inside is nobody here, and passes this folder to what it may see below.
   const { mode } = await stat(dataDir)
@@ -110,7 +112,7 @@ async function prepare({ dataDir, guestAgent, slotHelper, instance }: ProcessDri
     prefix: `paws-${instance}-`,
     pids: MOST_PIDS,
     cgroups: await openCgroups(),
-    disks: await openDisks(ids),
+    disks: await openDisks(ids, { file: join(dataDir, `${instance}.ext4`), sizeMB: diskMB }),
   }
 }
 

@@ -65,9 +65,14 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
     await (disks.enforced ? closeToRange(folder) : openToRange(folder))
     if (disks.enforced) {
       await mkdir(join(folder, 'disk'))
-      await disks.create(image, diskMB)
+      if (diskMB !== disks.template?.sizeMB) await disks.create(image, diskMB)
     }
-    const helper = await startHelper(options.helper, helperArguments(options, name, cgroup, image), ids, dataDir)
+    const helper = await startHelper(
+      options.helper,
+      helperArguments(options, cgroup, { name, image, diskMB }),
+      ids,
+      dataDir,
+    )
     const ready = await helper.talk.hear('ready')
     if (disks.enforced) device = ready
     else await closeToRange(folder)
@@ -94,11 +99,17 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
   }
 }
 
-function helperArguments(options: SlotOptions, name: string, cgroup: Cgroup, image: string): string[] {
+function helperArguments(
+  options: SlotOptions,
+  cgroup: Cgroup,
+  { name, image, diskMB }: { name: string; image: string; diskMB: number },
+): string[] {
+  const { enforced, template } = options.disks
   return [
     ...['--data', options.dataDir, '--name', name, '--pids', `${options.pids}`],
     ...['--agent', options.guestAgent, '--seccomp', options.seccomp],
-    ...(options.disks.enforced ? ['--disk', image] : []),
+    ...(enforced ? ['--disk', image] : []),
+    ...(template?.sizeMB === diskMB ? ['--disk-like', template.file] : []),
     ...cgroup.directories.flatMap((directory) => ['--cgroup', directory]),
   ]
 }
