@@ -34,6 +34,8 @@ export interface Journal {
   settle(outcome: Outcome): Promise<void>
   /** The report was acknowledged, or nobody wants it any more. */
   remove(): Promise<void>
+  /** Leaves it to the next run. */
+  close(): Promise<void>
 }
 
 /** A journal that a former run of this worker left. */
@@ -93,6 +95,12 @@ function openJournal(
     return written.then(() => place)
   }
 
+  async function close() {
+    // A write that fails now is of no more interest.
+    await last.catch(() => undefined)
+    await file.close()
+  }
+
   return {
     sessionId: begin.sessionId,
     fence: begin.fence,
@@ -108,11 +116,10 @@ function openJournal(
       await file.datasync()
     },
     async remove() {
-      // A write that fails now is of no more interest.
-      await last.catch(() => undefined)
-      await file.close()
+      await close()
       await rm(path, { force: true })
     },
+    close,
   }
 }
 

@@ -98,7 +98,10 @@ export function openReport({ link, journal, log, closing, earlier = [] }: Report
       try {
         await sendFinish(outcome)
       } catch (error) {
-        if (closing.aborted) return 'left'
+        if (closing.aborted) {
+          await journal.close()
+          return 'left'
+        }
         log.warn({ err: error, ...params }, 'The report of an ended session was refused')
         await journal.remove()
         return 'refused'
