@@ -6,7 +6,7 @@ runtime_packages=(
   'uidmap=newuidmap'                              # ids of a sandbox for an ordinary user
   'util-linux=setpriv'                            # children that end with their parent
   'e2fsprogs=mkfs.ext4'                           # disks of sandboxes
-  'mmdebstrap=mmdebstrap'                         # builds snapshots
+  'mmdebstrap=mmdebstrap' 'squashfs-tools=mksquashfs' # build snapshots
   'gcc=gcc' 'libc6-dev=/usr/include/stdio.h'      # compiles the guest agent
   'ca-certificates=/etc/ssl/certs/ca-certificates.crt'
 )

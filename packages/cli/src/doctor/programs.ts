@@ -9,6 +9,7 @@ const programs: [program: string, debianPackage: string, why: string][] = [
   ['setpriv', 'util-linux', 'it ends the processes of "up" with their supervisor'],
   ['flock', 'util-linux', 'it keeps two from using the same data'],
   ['mmdebstrap', 'mmdebstrap', 'snapshots are built with it'],
+  ['mksquashfs', 'squashfs-tools', 'snapshots are packed with it'],
   ['gcc', 'gcc libc6-dev', 'it compiles the agent inside sandboxes'],
 ]
 const forUsers: typeof programs = [['newuidmap', 'uidmap', 'it gives sandboxes their user ids']]
