@@ -1,11 +1,4 @@
-export { type BuildOptions, type Built, buildSnapshot } from './build.ts'
+export { type Built, buildSnapshot } from './build.ts'
 export type { Progress } from './build-progress.ts'
-export {
-  type FetchFile,
-  type HeldSnapshot,
-  openSnapshotStore,
-  type SnapshotStore,
-  type StoreOptions,
-} from './store.ts'
+export { type FetchFile, type HeldSnapshot, openSnapshotStore, type SnapshotStore } from './store.ts'
 export { type PutFile, uploadSnapshot } from './upload.ts'
-export { SnapshotCorrupt, type SnapshotFile } from './verify.ts'

@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { chmod, cp, lstat, mkdtemp, open, readdir, readFile, readlink, rename, stat, writeFile } from 'node:fs/promises'
 import { hostname, tmpdir } from 'node:os'
@@ -210,7 +211,7 @@ async function processesIn(directory: string): Promise<string[]> {
 }
 
 test('a build that is killed halfway leaves no process, and nothing on disk after the next start', async () => {
-  const builder = fork(join(import.meta.dirname, 'testing/build-forever.ts'), [dataDir, templatesDir], {
+  const builder = fork(new URL('./testing/build-forever.ts', import.meta.url), [dataDir, templatesDir], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
   children.push(builder)
@@ -223,6 +224,7 @@ test('a build that is killed halfway leaves no process, and nothing on disk afte
   expect(await readdir(staging)).toEqual([left])
   expect(await processesIn(staging)).not.toEqual([])
   builder.kill('SIGKILL')
+  await once(builder, 'exit')
   for (let tries = 0; (await processesIn(staging)).length > 0; tries++) {
     if (tries > 100) throw new Error(`Left running: ${await processesIn(staging)}`)
     await sleep(50)
@@ -249,7 +251,7 @@ test('a build that is aborted or fails says why and leaves nothing', async () =>
   await expect(buildSnapshot({ ...options, template: 'nod', onLine: () => undefined })).rejects.toThrow(
     'The template "nod" is not complete on this worker',
   )
-  const wrong = await mkdtemp(join(tmpdir(), 'paws-template-'))
+  const wrong = join(dataDir, 'wrong')
   await cp(join(templatesDir, 'minimal'), join(wrong, 'minimal'), { recursive: true })
   const manifest = JSON.parse(await readFile(join(wrong, 'minimal/manifest.json'), 'utf8'))
   await writeFile(

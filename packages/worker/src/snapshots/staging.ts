@@ -45,5 +45,7 @@ export async function place(made: string, at: string): Promise<boolean> {
 async function startOf(pid: number): Promise<string | undefined> {
   // No such process: there is no other reason why it can't be read.
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
+  // One that is dead and not yet waited for makes nothing any more.
+  return fields?.[0] === 'Z' ? undefined : fields?.[19]
 }
