@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { endpoints, isBytesBody, type OperationId } from '@paws/api'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { callApi } from './support/control-plane.ts'
 import { sendRaw } from './support/http.ts'
 import { callOperation, operations } from './support/operations.ts'
 import { fillPath, openWorld, type World } from './support/world.ts'
@@ -83,6 +84,30 @@ describe('another organization', () => {
   test('cannot use what is another’s when it creates', async () => {
     expect(await call('createSession', world.other.key)).toMatchObject({ status: 404, code: 'SNAPSHOT_NOT_FOUND' })
   })
+})
+
+describe('a worker', () => {
+  test.each(ofWorkers.filter(({ endpoint }) => endpoint.path.includes('{')))(
+    'gets 404 from $id for what is not there',
+    async ({ id }) => {
+      const none = { sessionId: 'none', jobId: 'none', digest: 'none', file: 'none' }
+      const answer = await callOperation(world, id, { key: world.worker.credential, params: none })
+      expect(answer).toMatchObject({ status: 404, code: expect.stringMatching(/_NOT_FOUND$/) })
+    },
+  )
+
+  test('that has claimed a session and gone is said to be unreachable', async () => {
+    const { key } = world.plane
+    const made = await callOperation(world, 'createSession', { key })
+    const { sessionId } = JSON.parse(made.body) as { sessionId: string }
+    const body = { sessions: 5, builds: 0, waitMs: 1000 }
+    const claimed = await callApi(`${world.plane.url}/worker/claim`, 'POST', { key: world.worker.credential, body })
+    expect(JSON.stringify(claimed.body)).toContain(sessionId)
+    const reaching = ['execInSession', 'openTerminal', 'readSessionFile', 'writeSessionFile', 'cancelSession'] as const
+    const answers = await Promise.all(reaching.map((id) => callOperation(world, id, { key, params: { sessionId } })))
+    for (const answer of answers) expect(answer).toMatchObject({ status: 503, code: 'WORKER_UNREACHABLE' })
+    // Cancelling waits for half a minute: the worker could come back.
+  }, 60_000)
 })
 
 describe('every operation that takes JSON', () => {
