@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
+import { pidsWith } from '../support/processes.ts'
 import { collect, type StreamEvent, sessionsOf } from '../support/sessions.ts'
 import { provideMinimal, startTestWorker, type TestWorker } from '../support/worker.ts'
 
@@ -41,21 +42,6 @@ const textOf = (events: StreamEvent[], name: string) =>
     .filter(({ event }) => event === name)
     .map(({ data }) => data.text)
     .join('')
-
-/** Processes of the host with this text among their arguments. */
-function pidsWith(argument: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(argument)
-      } catch {
-        // It ended while it was looked at.
-        return false
-      }
-    })
-    .map(Number)
-}
 
 test('a script runs by its #! line or by bash, in /workspace, with its env, and its exit code is the session’s', async () => {
   const python = '#!/usr/bin/env python3\nimport os, sys\nprint(os.getcwd(), os.environ["GREETING"])\nsys.exit(7)\n'

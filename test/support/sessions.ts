@@ -1,5 +1,5 @@
 import { createParser, type EventSourceMessage } from 'eventsource-parser'
-import { expect } from 'vitest'
+import { expect, vi } from 'vitest'
 import type { TestControlPlane } from './control-plane.ts'
 
 export interface SessionAnswer {
@@ -37,9 +37,12 @@ export function sessionsOf(plane: TestControlPlane) {
       await expect.poll(async () => (await get(sessionId)).stdout, { timeout: 20_000 }).toContain(text)
     },
     async ended(sessionId: string) {
-      const isEnded = async () => !['pending', 'running'].includes((await get(sessionId)).status)
-      await expect.poll(isEnded, { timeout: 20_000, interval: 20 }).toBe(true)
-      return get(sessionId)
+      const end = async () => {
+        const session = await get(sessionId)
+        expect(session.status).not.toMatch(/pending|running/)
+        return session
+      }
+      return vi.waitFor(end, { timeout: 20_000, interval: 20 })
     },
     /** Events of any stream of the API, as they come. */
     async *events(method: string, path: string, options: RequestInit = {}): AsyncGenerator<StreamEvent> {
