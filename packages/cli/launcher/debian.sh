@@ -9,10 +9,11 @@ runtime_packages=(
   'mmdebstrap=mmdebstrap' 'squashfs-tools=mksquashfs' # build snapshots
   'gcc=gcc' 'libc6-dev=/usr/include/stdio.h'      # compiles the guest agent
   'ca-certificates=/etc/ssl/certs/ca-certificates.crt'
+  'curl=curl'                                     # the first request that a newcomer types
 )
 test_packages=(
   'clang=clang' 'libclang-rt-14-dev=/usr/lib/llvm-14/lib/clang'   # fuzzes the guest agent
-  'git=git' 'curl=curl' 'iproute2=ip' 'procps=ps'
+  'git=git' 'iproute2=ip' 'procps=ps'
 )
 
 # need_packages WHY PACKAGE=PROOF…
