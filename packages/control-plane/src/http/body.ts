@@ -8,6 +8,8 @@ export const defaultLimitBytes = 1024 * 1024
 const deepest = 64
 /** A JSON body must have come by then. */
 const patienceMs = 60_000
+/** A stream of bytes may take hours, but not stand still for this long, slow sandboxes behind it included. */
+const standstillMs = 300_000
 /** A body that is refused is still taken off the wire this far, so that the client reads the answer. */
 const discard = { bytes: 32 * 1024 * 1024, ms: 5000 }
 
@@ -43,8 +45,10 @@ export async function readJson(request: IncomingMessage, limitBytes: number): Pr
 export function limitedStream(request: IncomingMessage, limitBytes: number): Readable {
   if (Number(request.headers['content-length'] ?? 0) > limitBytes) throw tooLarge(request, limitBytes)
   let total = 0
+  const timer = setTimeout(() => request.destroy(new Error('The body stood still for too long')), standstillMs)
   const limited = new Transform({
     transform(chunk: Buffer, _encoding, done) {
+      timer.refresh()
       total += chunk.length
       if (total > limitBytes) done(tooLarge(request, limitBytes))
       else done(null, chunk)
@@ -52,10 +56,14 @@ export function limitedStream(request: IncomingMessage, limitBytes: number): Rea
   })
   request.on('error', (error) => limited.destroy(new ClientGone('The client went away', { cause: error })))
   request.on('close', () => {
+    clearTimeout(timer)
     if (!request.complete) limited.destroy(new ClientGone('The client went away'))
   })
   // A handler that refuses without reading leaves the rest: it is discarded, so that the answer can be read.
-  limited.on('close', () => discardRest(request))
+  limited.on('close', () => {
+    clearTimeout(timer)
+    discardRest(request)
+  })
   return request.pipe(limited)
 }
 
