@@ -14,6 +14,8 @@ export interface CancelServices extends Aftermath {
   tellWorker: (workerId: string, sessionId: string) => Promise<unknown>
   /** How long a running session's end is waited for; 30 s unless set */
   waitMs?: number
+  /** Aborts when nobody waits for the answer any more; the wish is kept */
+  signal?: AbortSignal
 }
 
 type Ended = (typeof sessionEnded)[number]
@@ -46,8 +48,8 @@ export async function cancelSession(
     }
     while (!hasEnded(session.status)) {
       const left = deadline - Date.now()
-      if (left <= 0) throw unreachable(session.workerName, sessionId, waitMs)
-      await ended.wait(Math.min(left, 5000))
+      if (left <= 0 || services.signal?.aborted) throw unreachable(session.workerName, sessionId, waitMs)
+      await ended.wait(Math.min(left, 5000), services.signal)
       session = await findSession(db, orgId, sessionId)
     }
     return { sessionId, status: session.status as Ended }

@@ -29,7 +29,7 @@ export const sessionHandlers = {
     return { status: 200, json: await listSessions(db, caller.orgId, query) }
   },
 
-  async cancelSession({ params, caller, log }, services) {
+  async cancelSession({ params, caller, log, signal }, services) {
     const { db, tunnels } = services
     const tellWorker = async (workerId: string, sessionId: string) => {
       const answer = await tunnels.request(workerId, {
@@ -41,7 +41,7 @@ export const sessionHandlers = {
       })
       answer.stream.resume()
     }
-    const ended = await cancelSession(db, { ...services, log, tellWorker }, caller.orgId, params.sessionId)
+    const ended = await cancelSession(db, { ...services, log, tellWorker, signal }, caller.orgId, params.sessionId)
     return { status: 200, json: ended }
   },
 
