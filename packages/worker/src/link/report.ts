@@ -88,13 +88,15 @@ export function openReport({ link, journal, log, closing, earlier = [] }: Report
     broken,
     write: (stream, bytes) => cutter.write(stream, bytes),
     async finish(outcome) {
-      over.abort()
       try {
         for (const { stream, bytes } of await cutter.end()) await queue.add(stream, bytes)
+        // The last output needn't wait for the disk.
+        sendAll()
         await journal.settle(outcome)
       } catch (error) {
         log.error({ err: error }, 'The end of a session could not be written to the journal')
       }
+      over.abort()
       try {
         await sendFinish(outcome)
       } catch (error) {

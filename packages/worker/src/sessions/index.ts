@@ -4,7 +4,7 @@ import type { Places, SessionClaim } from '../link/claims.ts'
 import { type Link, retry } from '../link/client.ts'
 import type { Heartbeat } from '../link/heartbeat.ts'
 import type { Journals, Leftover, Outcome } from '../link/journal.ts'
-import { openReport, type Report, type ReportOptions } from '../link/report.ts'
+import { openReport, type ReportOptions } from '../link/report.ts'
 import type { Driver } from '../sandbox/driver.ts'
 import { causeOf, type Run, runSession, type Snapshots } from './run.ts'
 
@@ -20,8 +20,7 @@ export interface SessionsOptions {
 
 /** A claimed session, until its end is reported. */
 export interface Held {
-  /** With nothing when it never begins */
-  readonly run: Promise<Run | undefined>
+  readonly run: Run
   /** Resolves with its status once that is stored, or with nothing when it is another's; never rejects */
   readonly settled: Promise<Outcome['status'] | undefined>
 }
@@ -100,9 +99,9 @@ export function openSessions(options: SessionsOptions): Sessions {
       await Promise.all(reports)
     },
     async close() {
-      const runs = await Promise.all([...held.values()].map(({ run }) => run))
-      for (const run of runs) run?.end('stopped')
-      await Promise.all(runs.map((run) => run?.gone))
+      const runs = [...held.values()].map(({ run }) => run)
+      for (const run of runs) run.end('stopped')
+      await Promise.all(runs.map(({ gone }) => gone))
       const timer = setTimeout(() => closing.abort(), lastReportsMs)
       await Promise.all(reports)
       clearTimeout(timer)
@@ -113,52 +112,49 @@ export function openSessions(options: SessionsOptions): Sessions {
 type Reporting = Pick<ReportOptions, 'link' | 'log' | 'closing'>
 
 function openSession(options: SessionsOptions, reporting: Reporting, claim: SessionClaim): Held {
-  const { journals, places, log } = options
+  const { heartbeat, journals, places, log } = options
+  const { sessionId: id, fence, leaseMs } = claim
   const giveBack = places.take()
-  const started = journals.begin(claim.sessionId, claim.fence).then(
-    (journal) => {
-      const report = openReport({ ...reporting, journal })
-      const run = runSession({ ...options, claim, report })
-      void report.broken.then((error) => run.end(causeOf(error)))
-      void run.gone.then(giveBack)
-      return { run, report }
-    },
-    (error) => {
+  const report = journals.begin(id, fence).then((journal) => openReport({ ...reporting, journal }))
+  const run = runSession({ ...options, claim, report })
+  report.then(
+    ({ broken }) => broken.then((error) => run.end(causeOf(error))),
+    (error: unknown) => {
       log.error({ err: error }, 'The journal can not be written: no session can run here')
-      giveBack()
-      return undefined
+      run.end('unreportable')
     },
   )
-  const settled = started.then((begun) => (begun ? settle(options, claim, begun) : refuse(reporting, claim)))
-  return { run: started.then((begun) => begun?.run), settled }
-}
-
-async function settle(
-  { heartbeat, log }: SessionsOptions,
-  { sessionId: id, fence, leaseMs }: SessionClaim,
-  { run, report }: { run: Run; report: Report },
-): Promise<Outcome['status'] | undefined> {
+  void run.gone.then(giveBack)
   const release = heartbeat.hold({
     ...{ kind: 'session', id, fence, leaseMs },
     onLost: () => run.end('lost'),
     onCancel: () => run.end('cancelled'),
     onOutOfContact: () => run.end('out-of-contact'),
   })
-  const { outcome, cause } = await run.outcome
-  const answer = cause === 'lost' ? await report.abandon() : await report.finish(outcome)
-  release()
-  const { status, durationMs } = outcome
-  log.info({ sessionId: id, status, cause, durationMs, report: answer ?? 'none' }, 'A session ended')
-  return answer === 'acknowledged' ? status : undefined
+
+  async function settle(): Promise<Outcome['status'] | undefined> {
+    const { outcome, cause } = await run.outcome
+    // Whoever waits for the report has been told above why there is none.
+    const reported = await report.catch(() => undefined)
+    const answer = reported && (cause === 'lost' ? await reported.abandon() : await reported.finish(outcome))
+    if (!reported) await reportUnwritten(reporting, claim, outcome)
+    release()
+    const { status, durationMs } = outcome
+    log.info({ sessionId: id, status, cause, durationMs, report: answer ?? 'none' }, 'A session ended')
+    return answer === 'acknowledged' ? status : undefined
+  }
+
+  return { run, settled: settle() }
 }
 
-/** Without a journal nothing begins: its end could be forgotten. */
-async function refuse({ link, log, closing }: Reporting, { sessionId, fence }: SessionClaim) {
-  const message = "The worker can't write its journal. Its log says why."
-  const outcome = { status: 'failed', error: { code: 'WORKER_FAILED', message }, durationMs: 0 } as const
+/** Without a journal nothing runs on; that it doesn't is told as long as this process lives. */
+async function reportUnwritten(
+  { link, log, closing }: Reporting,
+  { sessionId, fence }: SessionClaim,
+  outcome: Outcome,
+) {
   const body = { fence, outcome, first: 1, chunks: [] }
   const finish = () => link.call('finishSession', { params: { sessionId }, body, signal: closing })
   const failed = (error: unknown) => log.warn({ err: error, sessionId }, 'The end of a session was not reported')
   await retry(finish, { name: 'Reporting the end of a session', log, signal: closing }).catch(failed)
-  return undefined
 }

@@ -43,7 +43,8 @@ export interface RunOptions {
   claim: SessionClaim
   driver: Pick<Driver, 'start'>
   snapshots: Snapshots
-  report: Report
+  /** May come while the sandbox starts */
+  report: Promise<Report>
   log: Logger
 }
 
@@ -122,11 +123,14 @@ async function startSandbox(options: RunOptions, early: Promise<Ending>): Promis
 }
 
 /** From the script's start to its end and what it left. A sandbox that goes away meanwhile is an outcome. */
-async function followScript({ sandbox, env }: Inside, { claim, report, log }: RunOptions): Promise<Ending> {
+async function followScript({ sandbox, env }: Inside, { claim, report: coming, log }: RunOptions): Promise<Ending> {
   let output: Promise<unknown> = Promise.resolve()
   try {
+    const report = await coming
     const process = await startScript(sandbox, claim.script, env)
     output = Promise.all([pump(process, 'stdout', report), pump(process, 'stderr', report)])
+    // It is awaited only after the exit, and may fail before that.
+    output.catch(() => undefined)
     const exitCode = exitCodeOf(await process.exit)
     await output
     const result = await readResult(sandbox)

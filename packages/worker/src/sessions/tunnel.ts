@@ -34,8 +34,8 @@ async function answer(
   const { pathname, searchParams: query } = new URL(headers[':path'] ?? '/', 'http://worker')
   const [, room, sessionId = '', verb] = pathname.split('/')
   const held = room === 'sessions' ? await sessions.find(sessionId) : undefined
-  const run = await held?.run
-  if (!held || !run) return refuse(stream, { code: 'NOT_RUNNING', message: 'The session does not run here' })
+  if (!held) return refuse(stream, { code: 'NOT_RUNNING', message: 'The session does not run here' })
+  const { run } = held
   if (headers[':method'] === 'POST' && verb === 'cancel') {
     run.end('cancelled')
     const status = await held.settled
