@@ -300,6 +300,31 @@ test('a flood of output is kept to 64 MiB a stream, and the session ends as if n
   expect(String(bytes.subarray(-60))).toContain('was dropped')
 }, 90_000)
 
+test('a sandbox that dies fails its session, which says so and keeps what it had said', async () => {
+  const sessionId = await sessions.start('echo alive; sleep 17320508; true')
+  await sessions.saying(sessionId, 'alive')
+  const command = exec(`/v1/sessions/${sessionId}`, { command: ['bash', '-c', 'echo on; sleep 500'] })
+  expect((await command.next()).value).toMatchObject({ data: { text: 'on\n' } })
+  const parentOf = (pid: number) => Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+  const [sleeping] = pidsWith('17320508') as [number]
+  const guest = parentOf(parentOf(sleeping))
+  expect(readFileSync(`/proc/${guest}/status`, 'utf8')).toMatch(/^NSpid:.*\s1$/m)
+  process.kill(guest, 'SIGKILL')
+  const ended = await sessions.ended(sessionId)
+  expect(ended).toMatchObject({ status: 'failed', stdout: 'alive\n', error: { code: 'SANDBOX_LOST' } })
+  expect(ended.exitCode).toBeUndefined()
+  expect((await collect(command)).at(-1)).toMatchObject({ event: 'error', data: { code: 'SANDBOX_LOST' } })
+  expect(pidsWith('17320508')).toEqual([])
+})
+
+test('a sandbox that can not be started fails its session, without a word about the host', async () => {
+  const digest = `sha256:${'0'.repeat(64)}`
+  await plane.services.db.insertInto('snapshots').values({ id: 'node', version: 1, digest, sizeBytes: 1 }).execute()
+  const ended = await sessions.ended(await sessions.start('true', { snapshot: 'node' }))
+  expect(ended).toMatchObject({ status: 'failed', error: { code: 'SANDBOX_START_FAILED' } })
+  expect(ended.error?.message).not.toContain('/')
+})
+
 test('nothing of a sandbox is left on the host once its session has ended', async () => {
   const mounts = () =>
     readFileSync('/proc/mounts', 'utf8')
