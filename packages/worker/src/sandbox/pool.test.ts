@@ -38,7 +38,7 @@ test('what has died meanwhile is discarded, not handed out', async () => {
 
 test('a failure ahead of time is told, and tried again when somebody waits for it', async () => {
   const { pool, failed } = numbered(2, { failAt: 2 })
-  await pool.filled()
+  await expect(pool.filled()).rejects.toThrow('number 2 failed')
   expect(failed.mock.calls).toEqual([[new Error('number 2 failed')]])
   expect([await pool.take(), await pool.take()]).toEqual([1, 3])
 })

@@ -4,7 +4,7 @@ export interface Pool<T> {
   take(): Promise<T>
   /** Makes what is missing, one after another, in the background */
   refill(): void
-  /** Resolves once as many are ready as there should be, or making one has failed */
+  /** Resolves once as many are ready as there should be; rejects with why one could not be made */
   filled(): Promise<void>
   /** Stops making, and returns what was ready */
   drain(): Promise<T[]>
@@ -23,13 +23,17 @@ export function openPool<T>({ size, make, usable, discard, failed }: PoolOptions
   const ready: T[] = []
   let open = true
   let filling: Promise<void> | undefined
+  let failure: unknown
 
   async function fill() {
     while (open && ready.length < size) ready.push(await make())
   }
   function refill() {
     filling ??= fill()
-      .catch(failed)
+      .catch((error: unknown) => {
+        failure = error
+        failed(error)
+      })
       .finally(() => {
         filling = undefined
       })
@@ -46,6 +50,7 @@ export function openPool<T>({ size, make, usable, discard, failed }: PoolOptions
     async filled() {
       refill()
       await filling
+      if (open && ready.length < size) throw failure
     },
     async drain() {
       open = false

@@ -50,7 +50,11 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
     failed: (error) => log.warn({ err: error }, 'No slot could be made ahead'),
   })
   let open = true
-  await pool.filled()
+  await pool.filled().catch(async (cause: unknown) => {
+    await endAll(await pool.drain())
+    // Such a worker would take sessions only to fail them.
+    throw new Error(`This host makes no sandbox: ${cause instanceof Error ? cause.message : cause}`, { cause })
+  })
 
   // Only disks of the usual size are made ahead.
   const takeSlot = ({ diskMB }: SandboxSpec) =>
@@ -94,6 +98,11 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
       if (slotOptions.disks.template) await rm(slotOptions.disks.template.file)
     },
   }
+}
+
+async function endAll(slots: Slot[]): Promise<void> {
+  for (const slot of slots) slot.kill()
+  await Promise.all(slots.map((slot) => slot.ended.then(() => slot.release())))
 }
 
 async function prepare({ dataDir, diskMB, ...options }: ProcessDriverOptions): Promise<SlotOptions> {
