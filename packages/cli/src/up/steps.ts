@@ -38,7 +38,7 @@ function startClock(stream: Stream, name: string, began: number) {
   let detail = ''
   const draw = () => {
     const line = `… ${name} ${detail} (${since(began)})`
-    stream.write(`\r\x1b[K${line.slice(0, (stream.columns ?? 80) - 1)}`)
+    stream.write(`\r\x1b[K${line.slice(0, (stream.columns || 80) - 1)}`)
   }
   const timer = setInterval(draw, 200)
   draw()

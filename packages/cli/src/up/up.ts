@@ -45,8 +45,7 @@ export async function up(config: CliConfig, options: UpOptions): Promise<void> {
     // Ctrl-C while it starts is no failure.
     if (!options.stop.aborted) throw error
   } finally {
-    if (running.length > 0)
-      await steps.step('Stopped, nothing left behind', (show) => stopAll(running, options.hurry, show))
+    if (running.length > 0) await steps.step('Stop', (show) => stopAll(running, options.hurry, show))
     await lock.release()
   }
 }
@@ -135,7 +134,7 @@ async function stopAll(running: Supervised[], hurry: EventTarget, show: (text: s
   try {
     for (; current < order.length; current++) {
       const service = order[current] as Supervised
-      show(`${service.name}; running sessions are waited for, Ctrl-C again doesn't`)
+      show(`${service.name}; running sessions are waited for, Ctrl-C again hurries`)
       if (hurried > 1) service.kill()
       await service.stop()
     }
