@@ -41,7 +41,7 @@ const Environment = z.object({
   PAWS_PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be a URL like https://paws.example.com' }).optional(),
 })
 
-/** What an operator has set, checked; see docs/settings. */
+/** What an operator has set, checked; see docs/settings.md */
 export interface Config {
   databaseUrl: string
   host: string
