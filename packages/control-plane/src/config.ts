@@ -38,7 +38,6 @@ const Environment = z.object({
   PAWS_EGRESS_EXTRA_CA: z.string().min(1).optional(),
   PAWS_BLOBS: z.string().min(1).optional(),
   PAWS_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
-  PAWS_PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be a URL like https://paws.example.com' }).optional(),
 })
 
 /** What an operator has set, checked; see docs/settings.md */
@@ -63,8 +62,6 @@ export interface Config {
   /** A folder, or `s3://bucket/prefix?endpoint=…` */
   blobs: string
   logLevel: string
-  /** How clients reach this control plane, where it stands behind something */
-  publicUrl: string | undefined
 }
 
 /**
@@ -103,7 +100,6 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     extraCaFile: env.PAWS_EGRESS_EXTRA_CA,
     blobs: env.PAWS_BLOBS ?? join(env.PAWS_DATA, 'blobs'),
     logLevel: env.PAWS_LOG_LEVEL,
-    publicUrl: env.PAWS_PUBLIC_URL,
   }
 }
 
