@@ -3,7 +3,7 @@ export const scopes = {
   'sessions:read': 'Read sessions, their output, events and logs',
   'sessions:write': 'Create and cancel sessions, run commands and move files in them',
   'snapshots:read': 'Read templates, snapshots and builds',
-  'snapshots:write': 'Build snapshots',
+  'snapshots:write': 'Build snapshots; a built-in one that is ready only in the first organization',
   'organizations:read': 'Read the organization and list its API keys',
   'organizations:write': 'Change the organization, make and revoke API keys, read and rotate the webhook secret',
   'fleet:admin': 'Operate the fleet: organizations, workers, enrolment; only in the first organization',

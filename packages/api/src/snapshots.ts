@@ -87,7 +87,7 @@ export const buildSnapshot = endpoint({
   tag: 'Snapshots',
   summary: 'Build a snapshot',
   description:
-    'While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready.',
+    'While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready. Built-in templates are shared: anybody may ask for one that is missing, only the operator for one that is ready.',
   params: snapshotParams,
   idempotent: true,
   returns: { 202: z.object({ snapshotId: z.string(), status: z.literal('building'), jobId: z.string() }) },

@@ -38,7 +38,7 @@ export async function createSession(
     snapshot.status === 'ready'
       ? await insert(db, sessionId, orgId, request, options)
       : await db.transaction().execute(async (trx) => {
-          const { jobId } = await queueBuild(trx, orgId, request.snapshot)
+          const { jobId } = await queueBuild(trx, request.snapshot)
           const reason = `Snapshot "${request.snapshot}" is not built yet; waiting for ${jobId}`
           return insert(trx, sessionId, orgId, request, { ...options, reason })
         })

@@ -18,17 +18,37 @@ export const workChannel = 'work'
 const logBytes = 256 * 1024
 
 /**
- * Asks for a build of a template, or joins the one that is under way.
+ * Asks for a build of a template, or joins the one that is under way. Anybody may ask for one that is missing; to
+ * replace a good one, from which everybody's sessions start, is the operator's.
  *
- * @throws SNAPSHOT_NOT_FOUND
+ * @throws SNAPSHOT_NOT_FOUND; FORBIDDEN for a template that is ready, unless the operator asks
  */
-export async function requestBuild(db: Database, orgId: string, snapshotId: string): Promise<{ jobId: string }> {
-  if ((await findSnapshot(db, orgId, snapshotId)).status === 'unknown') throw snapshotNotFound(snapshotId)
-  return db.transaction().execute((trx) => queueBuild(trx, orgId, snapshotId))
+export async function requestBuild(
+  db: Database,
+  caller: { orgId: string; operator: boolean },
+  snapshotId: string,
+): Promise<{ jobId: string }> {
+  if ((await findSnapshot(db, caller.orgId, snapshotId)).status === 'unknown') throw snapshotNotFound(snapshotId)
+  return db.transaction().execute(async (trx) => {
+    const build = await queueBuild(trx, snapshotId)
+    // Only now: a build that ended a moment ago has made it ready, and one that is new is taken back.
+    if (!caller.operator && (await isShared(trx, snapshotId))) throw rebuildForbidden(snapshotId)
+    return build
+  })
 }
 
-/** The same for a snapshot that is known to be a template: it has no organization, and all share what is built. */
-export async function queueBuild(trx: Transaction, _orgId: string, snapshotId: string): Promise<{ jobId: string }> {
+async function isShared(trx: Transaction, snapshotId: string): Promise<boolean> {
+  const query = trx.selectFrom('snapshots').select('id').where('id', '=', snapshotId).where('orgId', 'is', null)
+  return (await query.executeTakeFirst()) !== undefined
+}
+
+function rebuildForbidden(snapshotId: string): ApiError {
+  const why = 'sessions of every organization start from it, so only the operator may build it again'
+  return new ApiError('FORBIDDEN', `Snapshot "${snapshotId}" is ready, and ${why}`)
+}
+
+/** Queues a build of a snapshot that is known to be a template: it has no organization, and all share what is built. */
+export async function queueBuild(trx: Transaction, snapshotId: string): Promise<{ jobId: string }> {
   for (;;) {
     const made = await trx
       .insertInto('builds')

@@ -151,6 +151,24 @@ test('many requests for a build at once are one build, claimed by one worker', a
   expect(claims.flat()).toMatchObject([{ kind: 'build', snapshotId: 'minimal', template: 'minimal', fence: 1 }])
 })
 
+test('a missing template may be asked for by anybody, a ready one again by the operator alone', async () => {
+  const { key } = await plane.otherOrganization()
+  const { body: asked } = await requestBuild(key)
+  expect((await requestBuild()).body.jobId).toBe(asked.jobId)
+  await finish(await claimOne(), { status: 'failed', error: 'The mirror is away' })
+  await buildOnce()
+
+  const refused = await plane.call('POST', '/v1/snapshots/minimal/build', { key })
+  expect(refused).toMatchObject({ status: 403, body: { error: { code: 'FORBIDDEN' } } })
+  expect(refused.body.error.message).toMatch(/"minimal" is ready, .* only the operator may build it again/)
+  expect(await claim()).toEqual([])
+  const again = await requestBuild()
+  expect(again.status).toBe(202)
+  // Nor is a tenant let in on the operator's.
+  expect((await requestBuild(key)).status).toBe(403)
+  expect((await claimOne()).jobId).toBe(again.body.jobId)
+})
+
 test('a waiting claim is woken by a request', async () => {
   const waiting = ask<{ claims: Claim[] }>('POST', '/worker/claim', { sessions: 0, builds: 1, waitMs: 20_000 })
   await new Promise((resolve) => setTimeout(resolve, 200))

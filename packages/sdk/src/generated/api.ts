@@ -604,7 +604,7 @@ export interface paths {
         put?: never;
         /**
          * Build a snapshot
-         * @description While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready.
+         * @description While a build of it is queued or running, that one is answered. The last good version serves until the new one is ready. Built-in templates are shared: anybody may ask for one that is missing, only the operator for one that is ready.
          *
          *     Scope: `snapshots:write`.
          */

@@ -30,7 +30,7 @@ export const snapshotHandlers = {
   },
 
   async buildSnapshot({ params, caller }, { db }) {
-    const { jobId } = await requestBuild(db, caller.orgId, params.snapshotId)
+    const { jobId } = await requestBuild(db, caller, params.snapshotId)
     return { status: 202, json: { snapshotId: params.snapshotId, status: 'building', jobId } }
   },
 
