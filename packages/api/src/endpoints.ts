@@ -2,6 +2,7 @@ import type { Endpoint } from './endpoint.ts'
 import * as fleet from './fleet.ts'
 import * as organizations from './organizations.ts'
 import * as service from './service.ts'
+import * as io from './session-io.ts'
 import * as sessions from './sessions.ts'
 import * as snapshots from './snapshots.ts'
 import * as link from './worker-link.ts'
@@ -14,10 +15,10 @@ export const endpoints = {
   cancelSession: sessions.cancelSession,
   streamSessionEvents: sessions.streamSessionEvents,
   getSessionLogs: sessions.getSessionLogs,
-  execInSession: sessions.execInSession,
-  openTerminal: sessions.openTerminal,
-  readSessionFile: sessions.readSessionFile,
-  writeSessionFile: sessions.writeSessionFile,
+  execInSession: io.execInSession,
+  openTerminal: io.openTerminal,
+  readSessionFile: io.readSessionFile,
+  writeSessionFile: io.writeSessionFile,
 
   listTemplates: snapshots.listTemplates,
   listSnapshots: snapshots.listSnapshots,

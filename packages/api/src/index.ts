@@ -25,12 +25,10 @@ export * from './lifecycles.ts'
 export * from './organizations.ts'
 export * from './scopes.ts'
 export * from './service.ts'
+export { ExecCommand, execEvents, fileLimitBytes } from './session-io.ts'
 export {
   CreateSession,
   Env,
-  ExecCommand,
-  execEvents,
-  fileLimitBytes,
   Isolation,
   Resources,
   Session,

@@ -4,19 +4,20 @@
  *
  * - `POST /sessions/{id}/cancel` → 200 `{status}` once the sandbox is gone and its end is stored
  * - `POST /sessions/{id}/exec` with a `TunnelExec` → 200 and frames, the last one `exit` or `error`
- * - `POST /sessions/{id}/terminal` with frames both ways: a `TunnelTerminal` as `start`, `data`, `resize` → `data`, `exit`
- * - `GET /sessions/{id}/files?path=&maxBytes=` → 200 and the bytes
+ * - `POST /sessions/{id}/terminal?rows=&cols=` → 200 and frames both ways: `data` and `resize` (a `TunnelTerminal`) in,
+ *   `data` out, the last one `exit` or `error`
+ * - `GET /sessions/{id}/files?path=` → 200 and the bytes
  * - `PUT /sessions/{id}/files?path=&mode=` → 204; `content-length` saves the worker from spooling it first
  *
- * An error is a status and `{code, reason?, message}`.
+ * A refusal is a status and a `TunnelError`.
  */
 
 /** Name of the upgrade by which a worker turns its request into the tunnel. */
 export const tunnelProtocol = 'paws-tunnel'
 
-export const frameKinds = { data: 0, stdout: 1, stderr: 2, exit: 3, error: 4, start: 5, resize: 6 } as const
-export type FrameKind = keyof typeof frameKinds
-const kindNames = Object.keys(frameKinds) as FrameKind[]
+/** A kind's number on the wire is its place here. */
+const frameKinds = ['data', 'stdout', 'stderr', 'exit', 'error', 'resize'] as const
+export type FrameKind = (typeof frameKinds)[number]
 
 export interface Frame {
   kind: FrameKind
@@ -56,7 +57,7 @@ const headerBytes = 5
 export function encodeFrame(kind: FrameKind, payload: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(headerBytes + payload.length)
   frame.writeUInt32BE(payload.length, 0)
-  frame.writeUInt8(frameKinds[kind], 4)
+  frame.writeUInt8(frameKinds.indexOf(kind), 4)
   frame.set(payload, headerBytes)
   return frame
 }
@@ -79,7 +80,7 @@ export function frameDecoder(): (bytes: Uint8Array) => Frame[] {
     let at = 0
     while (all.length - at >= headerBytes) {
       const length = all.readUInt32BE(at)
-      const kind = kindNames[all.readUInt8(at + 4)]
+      const kind = frameKinds[all.readUInt8(at + 4)]
       if (length > maxFrameBytes || !kind)
         throw new Error(`Not a frame of the tunnel: kind ${all[at + 4]}, ${length} bytes`)
       if (all.length - at - headerBytes < length) break
