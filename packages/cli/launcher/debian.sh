@@ -14,6 +14,8 @@ runtime_packages=(
 test_packages=(
   'clang=clang' 'libclang-rt-14-dev=/usr/lib/llvm-14/lib/clang'   # fuzzes the guest agent
   'git=git' 'iproute2=ip' 'procps=ps'
+  'openssl=openssl'                               # a certificate for a tunnel over TLS
+  'jq=jq'                                         # the examples read answers with it
 )
 
 # need_packages WHY PACKAGE=PROOF…
