@@ -1,7 +1,7 @@
 // paws-slot: makes the place that a sandbox starts in, waits there, and then becomes the sandbox.
 //
-//   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--cgroup DIR]...
-//     [--disk IMAGE [--disk-like TEMPLATE]]
+//   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--owners UID]
+//     [--cgroup DIR]... [--disk IMAGE [--disk-like TEMPLATE]]
 //
 // It talks to the driver over descriptor 3. It says "map PID", waits for a line while the driver maps its ids, says
 // "ready DEVICE" and waits for its order. When the driver dies it reads end-of-file there, and goes too.
@@ -22,6 +22,7 @@
 struct options {
   const char *data, *name, *agent, *seccomp, *disk, *disk_like;
   rlim_t pids;
+  uid_t owners;
 };
 
 void die(const char *what, ...)
@@ -62,6 +63,7 @@ static void parse(int argc, char **argv, struct options *o)
     else if (!strcmp(name, "--disk")) o->disk = value;
     else if (!strcmp(name, "--disk-like")) o->disk_like = value;
     else if (!strcmp(name, "--pids")) o->pids = strtoul(value, NULL, 10);
+    else if (!strcmp(name, "--owners")) o->owners = strtoul(value, NULL, 10);
     else if (!strcmp(name, "--cgroup")) join_cgroup(value);
     else errno = 0, die("unknown option %s", name);
   }
@@ -125,7 +127,7 @@ int main(int argc, char **argv)
     snprintf(at, sizeof at, "slots/%s/disk", o.name);
     mount_disk(o.disk, at, device, sizeof device);
   }
-  enter_user_namespace();
+  enter_user_namespace(o.owners);
   if (unshare(CLONE_NEWNS)) die("can't make a mount namespace");
   private_mounts();
   network();

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,8 +19,20 @@ void private_mounts(void)
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) die("can't make mounts private");
 }
 
-void enter_user_namespace(void)
+/*
+ * What the kernel counts for each user (inotify instances, pending signals, message queues) it counts for the owner of
+ * the namespace too. Owned by root, a sandbox could use up what the host's own root has.
+ */
+static void own_as(uid_t owner)
 {
+  // Capabilities stay, so that hosts which let nobody else make user namespaces let this one.
+  if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) || setresuid(-1, owner, -1)) die("can't become the owner");
+}
+
+void enter_user_namespace(uid_t owners)
+{
+  // One for each slot: while this process lives, nobody else has its number.
+  if (owners) own_as(owners + getpid());
   if (unshare(CLONE_NEWUSER | CLONE_NEWNET)) die("can't make a user namespace");
   char line[32];
   snprintf(line, sizeof line, "map %d", getpid());

@@ -1,6 +1,7 @@
 // The slot helper: makes the place that a sandbox starts in, waits there, and then becomes the sandbox.
 #pragma once
 #include <stdbool.h>
+#include <sys/types.h>
 
 // Descriptors that the driver brings: its own conversation with the helper, and the guest agent's stream.
 enum { CONTROL = 3, AGENT_STREAM = 4, AGENT_BINARY = 5, SECCOMP = 6 };
@@ -11,7 +12,7 @@ void write_file(const char *path, const char *text);
 
 // namespaces.c
 void private_mounts(void);
-void enter_user_namespace(void);
+void enter_user_namespace(uid_t owners);
 int nested_user_namespace(void);
 void bound_capabilities(void);
 

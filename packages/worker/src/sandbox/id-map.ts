@@ -19,6 +19,11 @@ export interface IdMap {
   uid: number
   gid: number
   count: number
+  /**
+   * Outside id from which each slot's own follows, by adding the number of its process: the kernel counts against it
+   * what it counts against no sandbox alone. Only root can give a namespace to another
+   */
+  owners?: number
   /** Gives the map to a user namespace that process `pid` has just made */
   write(pid: number): Promise<void>
 }
@@ -35,6 +40,7 @@ function rootMap(): IdMap {
     uid: ROOT_START,
     gid: ROOT_START,
     count: COUNT,
+    owners: ROOT_START + COUNT,
     async write(pid) {
       await writeFile(`/proc/${pid}/gid_map`, line)
       await writeFile(`/proc/${pid}/uid_map`, line)

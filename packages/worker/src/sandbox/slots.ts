@@ -108,6 +108,7 @@ function helperArguments(
   return [
     ...['--data', options.dataDir, '--name', name, '--pids', `${options.pids}`],
     ...['--agent', options.guestAgent, '--seccomp', options.seccomp],
+    ...(options.ids.owners ? ['--owners', `${options.ids.owners}`] : []),
     ...(enforced ? ['--disk', image] : []),
     ...(template?.sizeMB === diskMB ? ['--disk-like', template.file] : []),
     ...cgroup.directories.flatMap((directory) => ['--cgroup', directory]),
