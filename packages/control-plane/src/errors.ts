@@ -27,3 +27,10 @@ export class ApiError extends Error {
     this.status = options.status
   }
 }
+
+/** Refuses what the state of a thing does not allow. The client gets the state and those that would do. */
+export function invalidState(message: string, current: string, allowed: readonly string[]): ApiError {
+  return new ApiError('INVALID_STATE', message, {
+    details: [{ message: `It is ${current}`, current, allowed }],
+  })
+}

@@ -2,7 +2,7 @@ import { type Fleet, type Worker, WorkerState, type WorkerStatus, workerCan } fr
 import { sql } from 'kysely'
 import type { z } from 'zod'
 import type { Database } from '../database/index.ts'
-import { ApiError } from '../errors.ts'
+import { ApiError, invalidState } from '../errors.ts'
 
 /** A worker that has not been heard of for longer is unhealthy. Heartbeats come every few seconds. */
 const silentMs = 30_000
@@ -38,9 +38,7 @@ export async function drainWorker(db: Database, name: string): Promise<z.input<t
   const worker = await find(db, name)
   const status = statusOf(worker)
   if (worker.draining || !workerCan.drain.some((allowed) => allowed === status)) {
-    throw new ApiError('INVALID_STATE', `Worker ${name} is draining already`, {
-      details: [{ message: 'Its state does not allow this', current: 'draining', allowed: [...workerCan.drain] }],
-    })
+    throw invalidState(`Worker ${name} is draining already`, 'draining', workerCan.drain)
   }
   await db.updateTable('workers').set({ draining: true }).where('id', '=', worker.id).execute()
   return describe({ ...worker, draining: true })

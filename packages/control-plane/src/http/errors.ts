@@ -1,11 +1,11 @@
-import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { errorCodes } from '@paws/api'
 import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
+import { newId } from '../ids.ts'
 
 /** Names one request, in its answer and in every line that is logged about it. */
-export const makeRequestId = () => `req_${randomBytes(10).toString('hex')}`
+export const makeRequestId = () => newId('req_')
 
 /** Whether an answer was kept from an earlier request with the same `Idempotency-Key`. */
 export const replayedHeader = 'Idempotent-Replayed'

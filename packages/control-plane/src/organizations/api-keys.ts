@@ -1,7 +1,7 @@
 import type { Scope } from '@paws/api'
 import { type Selectable, sql } from 'kysely'
 import type { Database, DB, Transaction } from '../database/index.ts'
-import { ApiError } from '../errors.ts'
+import { ApiError, invalidState } from '../errors.ts'
 import { notify } from '../events/index.ts'
 import { newId } from '../ids.ts'
 import { type Page, pageOf, readCursor } from '../pages.ts'
@@ -60,17 +60,21 @@ export async function insertKey(db: Database, vault: Vault, wish: KeyWish): Prom
  * @throws FORBIDDEN when a scope is asked for that the maker lacks; VALIDATION_ERROR when it had expired already
  */
 export async function createKey(db: Database, vault: Vault, wish: KeyWish, maker: ReadonlySet<Scope>): Promise<NewKey> {
-  const beyond = wish.scopes.filter((scope) => !maker.has(scope))
-  if (beyond.length > 0) {
-    throw new ApiError('FORBIDDEN', `A key can't give what it lacks itself: ${beyond.join(', ')}`, {
-      details: beyond.map((scope) => ({ path: 'scopes', message: scope })),
-    })
-  }
+  refuseBeyond(maker, wish.scopes)
   if (wish.expiresAt && wish.expiresAt.getTime() <= Date.now()) {
     const message = 'Must be in the future'
     throw new ApiError('VALIDATION_ERROR', `expiresAt: ${message}`, { details: [{ path: 'expiresAt', message }] })
   }
   return insertKey(db, vault, { ...wish, scopes: [...new Set(wish.scopes)] })
+}
+
+// Whoever holds a new key may do what it may do, however it was made.
+function refuseBeyond(maker: ReadonlySet<Scope>, scopes: readonly Scope[]): void {
+  const beyond = scopes.filter((scope) => !maker.has(scope))
+  if (beyond.length === 0) return
+  throw new ApiError('FORBIDDEN', `A key can't give what it lacks itself: ${beyond.join(', ')}`, {
+    details: beyond.map((scope) => ({ path: 'scopes', message: scope })),
+  })
 }
 
 /** The keys of an organization, newest first, the revoked ones too. */
@@ -109,27 +113,24 @@ export async function revokeKey(db: Database, orgId: string, keyId: string): Pro
 /**
  * Makes a key like another, which works on for the overlap.
  *
- * @throws API_KEY_NOT_FOUND; INVALID_STATE when the other is revoked or expired
+ * @throws API_KEY_NOT_FOUND; FORBIDDEN when the other has a scope that the maker lacks; INVALID_STATE when the other is revoked or expired
  */
 export async function rotateKey(
   db: Database,
   vault: Vault,
   { orgId, keyId, overlapMs }: { orgId: string; keyId: string; overlapMs: number },
+  maker: ReadonlySet<Scope>,
 ): Promise<NewKey> {
   return db.transaction().execute(async (trx) => {
     const old = await lockKey(trx, orgId, keyId)
+    const scopes = old.scopes as Scope[]
+    refuseBeyond(maker, scopes)
     const state = old.revokedAt ? 'revoked' : old.expiresAt && old.expiresAt.getTime() <= Date.now() ? 'expired' : null
-    if (state) {
-      throw new ApiError('INVALID_STATE', `API key ${keyId} is ${state}: make a new one instead`, {
-        details: [
-          { message: `It is ${state}; only one that works can be rotated`, current: state, allowed: ['active'] },
-        ],
-      })
-    }
+    if (state) throw invalidState(`API key ${keyId} is ${state}: make a new one instead`, state, ['active'])
     const made = await insertKey(trx, vault, {
       orgId,
       name: old.name,
-      scopes: old.scopes as Scope[],
+      scopes,
       expiresAt: old.expiresAt,
     })
     const end = sql<Date>`least(expires_at, now() + ${overlapMs} * interval '1 millisecond')`

@@ -1,10 +1,10 @@
 import type { CreateSession } from '@paws/api'
 import { sql } from 'kysely'
-import { v7 } from 'uuid'
 import type { z } from 'zod'
 import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { notification } from '../events/index.ts'
+import { newUuid } from '../ids.ts'
 import { findSnapshot, listSnapshots, queueBuild, workChannel } from '../snapshots/index.ts'
 import { assertRunnable } from './capacity.ts'
 import { labelsOf } from './labels.ts'
@@ -33,7 +33,7 @@ export async function createSession(
   if (snapshot.status === 'unknown') throw await snapshotNotFound(db, orgId, request.snapshot)
   await assertRunnable(db, request)
 
-  const sessionId = v7()
+  const sessionId = newUuid()
   const stored =
     snapshot.status === 'ready'
       ? await insert(db, sessionId, orgId, request, options)

@@ -4,6 +4,7 @@ import type { z } from 'zod'
 import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { isUuid } from '../ids.ts'
+import { pageOf, readCursor } from '../pages.ts'
 import { labelFilter } from './labels.ts'
 import { sessionColumns, summarize } from './session.ts'
 
@@ -27,20 +28,19 @@ export async function listSessions(
 ): Promise<{ sessions: z.input<typeof SessionSummary>[]; nextCursor?: string }> {
   const { limit, cursor, status, ...others } = query
   const filters = metadataFilters(others)
-  if (cursor !== undefined && !isUuid(cursor)) throw invalid('cursor', 'No page gave this cursor')
+  const below = readCursor(cursor, isUuid)
   const rows = await db
     .selectFrom('sessions')
     .select(sessionColumns)
     .where('orgId', '=', orgId)
     .$if(status !== undefined, (q) => q.where('status', '=', String(status)))
     .$if(filters.length > 0, (q) => q.where(sql<boolean>`labels @> ${labelFilter(filters)}::jsonb`))
-    .$if(cursor !== undefined, (q) => q.where('id', '<', String(cursor)))
+    .$if(below !== undefined, (q) => q.where('id', '<', String(below)))
     .orderBy('id', 'desc')
     .limit(limit + 1)
     .execute()
-  const sessions = rows.slice(0, limit).map(summarize)
-  const last = sessions.at(-1)
-  return { sessions, ...(rows.length > limit && last && { nextCursor: last.sessionId }) }
+  const { entries, ...more } = pageOf(rows, limit, (row) => row.id)
+  return { sessions: entries.map(summarize), ...more }
 }
 
 function metadataFilters(query: Record<string, unknown>): [string, string][] {

@@ -8,7 +8,7 @@ import { settle } from './report.ts'
 const mostTries = 3
 
 /**
- * Gives builds whose lease has ended to another worker, or fails them after the third loss.
+ * Gives builds whose lease has ended to another worker, or fails those that too many were lost with.
  *
  * @returns how many
  */
@@ -26,7 +26,10 @@ export async function reapBuilds(db: Database): Promise<number> {
     for (const build of lost) {
       const what = `Worker ${build.workerName} was out of contact for longer than its lease`
       if (build.fence >= mostTries) {
-        await settle(trx, build, { status: 'failed', error: `${what}, the ${mostTries}rd one; the build was given up` })
+        await settle(trx, build, {
+          status: 'failed',
+          error: `${what}, and ${mostTries} workers were lost with it: the build was given up`,
+        })
         continue
       }
       const step = `${what}; waiting for another`

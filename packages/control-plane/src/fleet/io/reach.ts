@@ -1,6 +1,6 @@
 import { sessionCan, type TunnelError } from '@paws/api'
 import type { Database } from '../../database/index.ts'
-import { ApiError } from '../../errors.ts'
+import { ApiError, invalidState } from '../../errors.ts'
 import { findSession } from '../../sessions/index.ts'
 import type { TunnelRequest, TunnelResponse, Tunnels } from '../tunnels.ts'
 
@@ -33,7 +33,7 @@ export async function askSession({ db, tunnels }: IoServices, request: IoRequest
   const find = async () => {
     const { status, workerId } = await findSession(db, orgId, sessionId)
     if (sessionCan[action].some((allowed) => allowed === status) && workerId) return workerId
-    throw invalidState(sessionId, status, sessionCan[action])
+    throw notRunning(sessionId, status, action)
   }
   const workerId = await find()
   const ask = { timeoutMs: startMs, ...options, path: `/sessions/${sessionId}/${path}` }
@@ -43,17 +43,15 @@ export async function askSession({ db, tunnels }: IoServices, request: IoRequest
   if (error.code !== 'NOT_RUNNING') throw refusal(error)
   // It has ended meanwhile, which its row says; or its sandbox never began, which it will say in a moment.
   await find()
-  throw invalidState(sessionId, 'running', sessionCan[action])
+  throw notRunning(sessionId, 'running', action)
 }
 
-function invalidState(sessionId: string, current: string, allowed: readonly string[]): ApiError {
+function notRunning(sessionId: string, current: string, action: IoRequest['action']): ApiError {
   const message =
     current === 'running'
       ? `Session ${sessionId} is just beginning or ending: nothing can be done inside`
       : `Session ${sessionId} is ${current}: only in a running one this is possible`
-  return new ApiError('INVALID_STATE', message, {
-    details: [{ message: `It is ${current}`, current, allowed: [...allowed] }],
-  })
+  return invalidState(message, current, sessionCan[action])
 }
 
 async function readError({ status, stream }: TunnelResponse): Promise<TunnelError> {
