@@ -1,9 +1,9 @@
 import type { Build } from '@paws/api'
-import { type Selectable, sql } from 'kysely'
+import type { Selectable } from 'kysely'
 import type { z } from 'zod'
 import type { Database, DB, Transaction } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
-import { appendEvents, notify } from '../events/index.ts'
+import { appendEvents, notify, readTails } from '../events/index.ts'
 import { newId } from '../ids.ts'
 import { findSnapshot, snapshotNotFound } from './snapshot.ts'
 
@@ -102,13 +102,7 @@ export async function findBuild(db: Database, orgId: string, snapshotId: string,
 /** A build with the end of its log. @throws SNAPSHOT_NOT_FOUND, BUILD_NOT_FOUND */
 export async function getBuild(db: Database, orgId: string, snapshotId: string, jobId: string) {
   const row = await findBuild(db, orgId, snapshotId, jobId)
-  const { rows } = await sql<{ data: Buffer }>`
-    select data from (
-      select seq, data, sum(octet_length(data)) over (order by seq desc) - octet_length(data) as behind
-      from events where subject = ${buildSubject(jobId)} and type = 'log'
-    ) as measured where behind < ${logBytes} order by seq`.execute(db)
-  const log = Buffer.concat(rows.map(({ data }) => data)).subarray(-logBytes)
-  return { ...describeBuild(row), log: log.toString('utf8') }
+  return { ...describeBuild(row), ...(await readTails(db, buildSubject(jobId), ['log'], logBytes)) }
 }
 
 /** A build without its log, as its last event carries it. */
