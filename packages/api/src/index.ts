@@ -42,9 +42,11 @@ export { Build, buildEvents, Snapshot, Template } from './snapshots.ts'
 export * from './tunnel.ts'
 export {
   BuildClaim,
+  cutMarker,
   Outcome,
   SessionClaim,
   SnapshotReference,
   snapshotFileLimitBytes,
+  streamLimitBytes,
   WorkerState,
 } from './worker-link.ts'

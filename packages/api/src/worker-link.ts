@@ -101,6 +101,11 @@ const sessionParams = z.object({ sessionId: pathId('UUID of the session') })
 const buildParams = z.object({ jobId: pathId('Id of the build') })
 const fence = z.int().min(1)
 
+/** Most that is kept of one stream of a session: 64 MiB. The worker cuts there, and the control plane if it doesn't. */
+export const streamLimitBytes = 64 * 1024 * 1024
+/** The last of a stream that was cut. */
+export const cutMarker = '\n[paws: what came after the first 64 MiB was dropped]\n'
+
 /** A piece of output: base64 bytes of one stream, cut between characters where they are UTF-8. */
 const Chunk = z.strictObject({ stream: z.enum(['stdout', 'stderr']), data: z.base64() })
 const chunks = z.array(Chunk).max(1000)

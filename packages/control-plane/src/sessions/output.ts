@@ -1,11 +1,9 @@
+import { cutMarker, streamLimitBytes } from '@paws/api'
 import { sql } from 'kysely'
 import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { eventChannel, notification } from '../events/index.ts'
 import { sessionSubject } from './session.ts'
-
-/** What is kept of one stream: 64 MiB. */
-export const streamLimitBytes = 64 * 1024 * 1024
 
 /** A session held by a worker; the fence tells its claims apart. */
 export interface Lease {
@@ -78,8 +76,6 @@ export async function append(
     next += size
     return next - size
   })
-  const marker = (stream: string) =>
-    sql`convert_to(${`\n[paws: ${stream} went beyond 64 MiB; the rest is lost]\n`}, 'UTF8')`
   const { rows } = await sql<Appended>`
     with held as materialized (
       select id, status, last_seq, last_chunk, stdout_bytes, stderr_bytes,
@@ -99,7 +95,7 @@ export async function append(
       select stream, row_number() over (order by number) as place,
         case when total <= ${streamLimitBytes}::int then substring(${bytes}::bytea from start for size)
           else substring(${bytes}::bytea from start for (${streamLimitBytes}::int - (total - size))::int)
-            || case stream when 'stdout' then ${marker('stdout')} else ${marker('stderr')} end
+            || convert_to(${cutMarker}, 'UTF8')
         end as data
       from measured where size > 0 and total - size <= ${streamLimitBytes}::int
     ), written as (

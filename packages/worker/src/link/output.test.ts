@@ -1,3 +1,4 @@
+import { cutMarker } from '@paws/api'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { openGatherer, type Piece, pieceBytes, wholeCharacters } from './output.ts'
@@ -68,7 +69,7 @@ test('what is beyond the limit of a stream is dropped, says so once, and leaves 
 })
 
 test('a stream that ends exactly at its limit is whole', () => {
-  const room = 1_000 - '\n[paws: what came after the first 64 MiB was dropped]\n'.length
+  const room = 1_000 - cutMarker.length
   const gatherer = openGatherer(1_000)
   gatherer.add('stdout', Buffer.alloc(room, 'x'))
   gatherer.add('stdout', Buffer.alloc(0))

@@ -1,11 +1,11 @@
+import { cutMarker, streamLimitBytes } from '@paws/api'
 import type { Stream } from './journal.ts'
 
-/** Most that is kept of a stream: 64 MiB, the marker included. */
-export const streamLimitBytes = 64 * 1024 * 1024
 /** Longest piece that is cut. */
 export const pieceBytes = 256 * 1024
 
-const marker = Buffer.from('\n[paws: what came after the first 64 MiB was dropped]\n')
+/** Kept within the limit, so that the control plane has nothing to cut. */
+const marker = Buffer.from(cutMarker)
 
 export interface Piece {
   stream: Stream
