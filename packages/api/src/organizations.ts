@@ -140,6 +140,7 @@ export const rotateApiKey = endpoint({
   access: 'organizations:write',
   tag: 'Organizations',
   summary: 'Replace an API key; the old one works on for a while',
+  description: 'The new one has the scopes of the old, and who asks must have each of them.',
   params: keyParams,
   body: z.strictObject({
     overlapMs: z

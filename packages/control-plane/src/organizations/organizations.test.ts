@@ -130,6 +130,19 @@ test('a key gives no more than it has, and a refusal names the scope', async () 
   expect(reading.body.error.message).toContain('organizations:read')
 })
 
+test('rotating a key gives no more than the one who asks has', async () => {
+  const wider = await makeApiKey({ scopes: ['organizations:read', 'sessions:write'] })
+  const { key } = await makeApiKey({ scopes: ['organizations:read', 'organizations:write'] })
+  const path = `${keysPath()}/${wider.id}/rotate`
+  const refused = await first.call('POST', path, { key, body: { overlapMs: 0 } })
+  expect(refused).toMatchObject({ status: 403, body: { error: { code: 'FORBIDDEN' } } })
+  expect(refused.body.error.details).toEqual([{ path: 'scopes', message: 'sessions:write' }])
+  expect((await first.call('GET', '/v1/whoami', { key: wider.key })).status).toBe(200)
+
+  const { id } = await makeApiKey({ scopes: ['organizations:read'] })
+  expect((await first.call('POST', `${keysPath()}/${id}/rotate`, { key, body: {} })).status).toBe(201)
+})
+
 test('only the operator can run the fleet, whatever a key of another organization is given', async () => {
   const { orgId, key } = await first.otherOrganization()
   const wish = { key, body: { name: 'x', scopes: ['fleet:admin'] } }

@@ -332,7 +332,9 @@ export interface paths {
         put?: never;
         /**
          * Replace an API key; the old one works on for a while
-         * @description Scope: `organizations:write`.
+         * @description The new one has the scopes of the old, and who asks must have each of them.
+         *
+         *     Scope: `organizations:write`.
          */
         post: operations["rotateApiKey"];
         delete?: never;

@@ -70,7 +70,7 @@ export const organizationHandlers = {
 
   async rotateApiKey({ params, body, caller }, { db, vault, keys }) {
     const wish = { orgId: own(params.orgId, caller), keyId: params.keyId, overlapMs: body.overlapMs }
-    const made = await keys.change(wish.keyId, () => rotateKey(db, vault, wish))
+    const made = await keys.change(wish.keyId, () => rotateKey(db, vault, wish, caller.scopes))
     return { status: 201, json: newKeyBody(made) }
   },
 
