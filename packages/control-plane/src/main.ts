@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import pino, { type Logger } from 'pino'
 import { openBlobs } from './blobs/index.ts'
-import { Closers } from './closers.ts'
 import { type Config, readConfig } from './config.ts'
 import { type Database, migrate, openDatabase } from './database/index.ts'
 import { openDeliveries } from './delivery/index.ts'
@@ -28,40 +27,42 @@ export async function startControlPlane(
   log: Logger,
   options: Pick<MountOptions, 'onAnswer'> = {},
 ): Promise<ControlPlane> {
-  const closers = new Closers()
-  try {
-    const services = await openServices(config, log, closers)
-    const stopping = new AbortController()
-    const server = closers.add(
-      await startServer({
-        app: mountApi(services, { handlers, stopping: stopping.signal, ...options }),
-        host: config.host,
-        port: config.port,
-        log,
-        stop: () => stopping.abort(),
-      }),
-    )
-    return { port: server.port, services, close: () => closers.close() }
-  } catch (error) {
-    await closers.close()
-    throw error
-  }
+  // Closes what is open if the rest can't be opened.
+  await using opening = new AsyncDisposableStack()
+  const services = await openServices(config, log, opening)
+  const stopping = new AbortController()
+  const server = opening.adopt(
+    await startServer({
+      app: mountApi(services, { handlers, stopping: stopping.signal, ...options }),
+      host: config.host,
+      port: config.port,
+      log,
+      stop: () => stopping.abort(),
+    }),
+    close,
+  )
+  const opened = opening.move()
+  return { port: server.port, services, close: () => opened.disposeAsync() }
 }
 
-async function openServices(config: Config, log: Logger, closers: Closers): Promise<Services> {
+async function close(opened: { close: () => unknown }): Promise<void> {
+  await opened.close()
+}
+
+async function openServices(config: Config, log: Logger, opening: AsyncDisposableStack): Promise<Services> {
   const applied = await migrate(config.databaseUrl)
   if (applied.length > 0) log.info({ applied }, 'migrated the database')
   const onError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke')
-  const { db } = closers.add(await openDatabase(config.databaseUrl, { onError }))
+  const { db } = opening.adopt(await openDatabase(config.databaseUrl, { onError }), close)
   const vault = openVault(await loadMasterKey({ value: config.masterKey, file: join(config.dataFolder, 'master.key') }))
   const keyFile = config.bootstrapKeyFile ?? join(config.dataFolder, 'first.key')
   if (await ensureFirstOrganization(db, vault, keyFile))
     log.info({ keyFile }, 'made the first organization and its key')
-  const events = closers.add(await openEvents(config.databaseUrl, log))
-  const keys = closers.add(openKeys({ db, vault, events, log }))
-  const blobs = closers.add(await openBlobs(config))
-  const jobs = closers.add(await openJobs(config.databaseUrl, log))
-  const deliveries = closers.add(
+  const events = opening.adopt(await openEvents(config.databaseUrl, log), close)
+  const keys = opening.adopt(openKeys({ db, vault, events, log }), close)
+  const blobs = opening.adopt(await openBlobs(config), close)
+  const jobs = opening.adopt(await openJobs(config.databaseUrl, log), close)
+  const deliveries = opening.adopt(
     await openDeliveries({
       db,
       jobs,
@@ -71,12 +72,13 @@ async function openServices(config: Config, log: Logger, closers: Closers): Prom
       secrets: (orgId) => signingSecrets(db, vault, orgId),
       body: (orgId, sessionId) => callbackBody(db, orgId, sessionId),
     }),
+    close,
   )
-  const tunnels = closers.add(openTunnels({ log }))
+  const tunnels = opening.adopt(openTunnels({ log }), close)
   const services = { config, log, db, vault, keys, blobs, events, deliveries, jobs, tunnels }
   await startArchiving(db, blobs, jobs, log)
-  closers.add(startReaper(db, services, { leaseMs: config.leaseMs, log }))
-  closers.add(startForgetting(services))
+  opening.adopt(startReaper(db, services, { leaseMs: config.leaseMs, log }), close)
+  opening.adopt(startForgetting(services), close)
   return services
 }
 

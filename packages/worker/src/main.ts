@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, realpath, rm, statfs } from 'node:fs/promises'
+import { mkdir, realpath, rm, statfs } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Logger, pino } from 'pino'
+import manifest from '../package.json' with { type: 'json' }
 import { openBuilds } from './builds/index.ts'
 import { fetchFile } from './builds/transfer.ts'
-import { Closers } from './closers.ts'
 import { type Config, readConfig } from './config.ts'
 import { type ClaimsOptions, openClaims, openPlaces } from './link/claims.ts'
 import { openLink } from './link/client.ts'
@@ -38,39 +38,44 @@ export interface Worker {
 
 /** Opens everything a worker is made of and begins to ask for work. */
 export async function startWorker(config: Config, log: Logger): Promise<Worker> {
-  const closers = new Closers()
-  try {
-    return await open(config, log, closers)
-  } catch (error) {
-    await closers.close()
-    throw error
-  }
+  // Closes what is open if the rest can't be opened.
+  await using opening = new AsyncDisposableStack()
+  const worker = await open(config, log, opening)
+  const opened = opening.move()
+  return { ...worker, close: () => opened.disposeAsync() }
 }
 
-async function open(config: Config, log: Logger, closers: Closers): Promise<Worker> {
+async function close(opened: { close: () => unknown }): Promise<void> {
+  await opened.close()
+}
+
+async function open(config: Config, log: Logger, opening: AsyncDisposableStack): Promise<Omit<Worker, 'close'>> {
   const { url, dataDir, maxSessions } = config
   const spoolDir = join(dataDir, 'spool')
   await mkdir(dataDir, { recursive: true, mode: 0o711 })
   await rm(spoolDir, { recursive: true, force: true })
   await mkdir(spoolDir, { mode: 0o700 })
 
-  const driver = closers.add(await drivers[config.driver](config, log))
-  const describe = await describeHost(config, driver)
+  const driver = opening.adopt(await drivers[config.driver](config, log), close)
+  const describe = describeHost(config, driver)
   const identity = await enrol({ ...config, token: config.enrolmentToken, state: () => describe([]) })
   const { credential } = identity
-  const link = closers.add(openLink({ url, credential }))
-  const store = closers.add(await openSnapshotStore({ dataDir, fetchFile: fetchFile(link), log }))
-  const heartbeat = closers.add(openHeartbeat({ link, log, state: async () => describe(await store.held()) }))
+  const link = opening.adopt(openLink({ url, credential }), close)
+  const store = opening.adopt(await openSnapshotStore({ dataDir, fetchFile: fetchFile(link), log }), close)
+  const heartbeat = opening.adopt(openHeartbeat({ link, log, state: async () => describe(await store.held()) }), close)
   const shared = { link, log, heartbeat }
   const places = { sessions: openPlaces(maxSessions), builds: openPlaces(1) }
-  const builds = closers.add(openBuilds({ ...shared, store, templatesDir, places: places.builds }))
+  const builds = opening.adopt(openBuilds({ ...shared, store, templatesDir, places: places.builds }), close)
   const journals = await openJournals(join(dataDir, 'journal'))
-  const sessions = closers.add(openSessions({ ...shared, driver, snapshots: store, journals, places: places.sessions }))
-  closers.add(openTunnel({ url, credential, log, serve: serveSessions({ sessions, spoolDir, log }) }))
+  const sessions = opening.adopt(
+    openSessions({ ...shared, driver, snapshots: store, journals, places: places.sessions }),
+    close,
+  )
+  opening.adopt(openTunnel({ url, credential, log, serve: serveSessions({ sessions, spoolDir, log }) }), close)
   await sessions.recover()
   const begin: ClaimsOptions['begin'] = (claim) =>
     claim.kind === 'session' ? sessions.begin(claim) : builds.begin(claim)
-  const claims = closers.add(openClaims({ link, log, ...places, begin }))
+  const claims = opening.adopt(openClaims({ link, log, ...places, begin }), close)
   heartbeat.onDraining(() => claims.pause(heartbeat.draining))
   log.info({ name: identity.name, isolation: driver.isolation, maxSessions }, 'The worker is ready')
   return {
@@ -81,7 +86,6 @@ async function open(config: Config, log: Logger, closers: Closers): Promise<Work
       await claims.close()
       await sessions.idle()
     },
-    close: () => closers.close(),
   }
 }
 
@@ -98,10 +102,7 @@ async function processDriver({ dataDir, guestAgent, slotHelper, slots }: Config,
   return createProcessDriver({ dataDir, guestAgent, slotHelper, instance, slots, diskMB: usualDiskMB, log })
 }
 
-async function describeHost({ dataDir, maxSessions }: Config, { isolation, limitations }: Driver) {
-  const { version } = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8')) as {
-    version: string
-  }
+function describeHost({ dataDir, maxSessions }: Config, { isolation, limitations }: Driver) {
   return async (snapshots: string[]): Promise<WorkerState> => {
     const { blocks, bsize } = await statfs(dataDir)
     const resources = {
@@ -109,7 +110,7 @@ async function describeHost({ dataDir, maxSessions }: Config, { isolation, limit
       memoryMB: Math.floor(Math.min(process.constrainedMemory() || totalmem(), totalmem()) / 1024 ** 2),
       diskMB: Math.floor((blocks * bsize) / 1024 ** 2),
     }
-    return { version, isolation, limitations, maxSessions, resources, snapshots }
+    return { version: manifest.version, isolation, limitations, maxSessions, resources, snapshots }
   }
 }
 
