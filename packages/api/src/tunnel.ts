@@ -98,3 +98,32 @@ export const tunnelSettings = { initialWindowSize: 1024 * 1024, maxFrameSize: 64
 export const tunnelWindowBytes = 32 * 1024 * 1024
 /** Above what Node refuses new streams of a tunnel; its default of 10 is reached by a few downloads that nobody reads. */
 export const tunnelMemoryMB = 1024
+
+/** What keeping a tunnel alive needs of an HTTP/2 session and the socket that it runs on. */
+interface Session {
+  readonly destroyed: boolean
+  ping(callback: () => void): unknown
+  once(event: 'close', listener: () => void): unknown
+}
+interface Socket {
+  readonly bytesRead?: number
+  destroy(): unknown
+}
+
+/** A killed peer is noticed by itself, a frozen one or a cut wire only by asking. Any byte that comes is an answer. */
+export function keepTunnelAlive(session: Session, socket: Socket, everyMs: number, onDead: () => void): void {
+  let seen = -1
+  const timer = setInterval(() => {
+    if (session.destroyed) return
+    const received = socket.bytesRead ?? 0
+    if (received !== seen) {
+      seen = received
+      // Its answer is bytes; the callback is only there because Node wants one.
+      session.ping(() => undefined)
+      return
+    }
+    onDead()
+    socket.destroy()
+  }, everyMs)
+  session.once('close', () => clearInterval(timer))
+}

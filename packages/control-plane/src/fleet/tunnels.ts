@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import http2 from 'node:http2'
 import { type Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { tunnelMemoryMB, tunnelProtocol, tunnelSettings, tunnelWindowBytes } from '@paws/api'
+import { keepTunnelAlive, tunnelMemoryMB, tunnelProtocol, tunnelSettings, tunnelWindowBytes } from '@paws/api'
 import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
 
@@ -70,7 +70,7 @@ export function openTunnels({ log, pingMs = 10_000, graceMs = 3_000 }: TunnelsOp
     session.on('error', (error) => log.info({ workerId, err: error }, 'A tunnel broke'))
     session.on('goaway', drop)
     session.on('close', drop)
-    keepAlive(session, socket, pingMs, () =>
+    keepTunnelAlive(session, socket, pingMs, () =>
       log.warn({ workerId }, 'A worker does not answer in its tunnel: closing it'),
     )
     all.set(session, socket)
@@ -165,24 +165,6 @@ async function appearance(
   those.delete(resolve)
   if (those.size === 0) waiting.delete(workerId)
   signal?.throwIfAborted()
-}
-
-/** A killed peer is noticed by itself, a frozen one or a cut wire only by asking. Any byte that comes is an answer. */
-function keepAlive(session: http2.Http2Session, socket: Duplex, everyMs: number, onDead: () => void) {
-  let seen = -1
-  const received = () => (socket as Duplex & { bytesRead?: number }).bytesRead ?? 0
-  const timer = setInterval(() => {
-    if (session.destroyed) return
-    if (received() !== seen) {
-      seen = received()
-      // Its answer is bytes; the callback is only there because Node wants one.
-      session.ping(() => undefined)
-      return
-    }
-    onDead()
-    socket.destroy()
-  }, everyMs)
-  session.once('close', () => clearInterval(timer))
 }
 
 /** Lets what runs in a tunnel end for a moment, then cuts it. */

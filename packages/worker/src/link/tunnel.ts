@@ -4,7 +4,7 @@ import http2 from 'node:http2'
 import https from 'node:https'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tunnelMemoryMB, tunnelProtocol, tunnelSettings, tunnelWindowBytes } from '@paws/api'
+import { keepTunnelAlive, tunnelMemoryMB, tunnelProtocol, tunnelSettings, tunnelWindowBytes } from '@paws/api'
 import type { Logger } from 'pino'
 import { backoffMs } from './client.ts'
 
@@ -114,24 +114,8 @@ function serveOn(socket: Duplex, { serve, log, pingMs = 10_000 }: TunnelOptions)
     stream.on('error', () => undefined)
     serve(stream, headers)
   })
-  keepAlive(session, socket, pingMs, () => log.warn('The control plane does not answer in the tunnel: dialling again'))
+  keepTunnelAlive(session, socket, pingMs, () =>
+    log.warn('The control plane does not answer in the tunnel: dialling again'),
+  )
   return session
-}
-
-/** A killed peer is noticed by itself, a frozen one or a cut wire only by asking. Any byte that comes is an answer. */
-function keepAlive(session: http2.Http2Session, socket: Duplex, everyMs: number, onDead: () => void) {
-  let seen = -1
-  const received = () => (socket as Duplex & { bytesRead?: number }).bytesRead ?? 0
-  const timer = setInterval(() => {
-    if (session.destroyed) return
-    if (received() !== seen) {
-      seen = received()
-      // Its answer is bytes; the callback is only there because Node wants one.
-      session.ping(() => undefined)
-      return
-    }
-    onDead()
-    socket.destroy()
-  }, everyMs)
-  session.once('close', () => clearInterval(timer))
 }
