@@ -2,8 +2,7 @@ import { pino } from 'pino'
 import type { Driver } from '../../packages/worker/src/sandbox/driver.ts'
 import { type IdMap, openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
 import { createProcessDriver } from '../../packages/worker/src/sandbox/process.ts'
-import { guestBinary } from '../../packages/worker/src/sandbox/testing/build-guest.ts'
-import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-slot.ts'
+import { guestBinary, slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-program.ts'
 
 export interface OpenOptions {
   dataDir: string

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { encodeFrame, type Field, frameType as type } from './guest-frames.ts'
-import { guestBinary } from './testing/build-guest.ts'
+import { guestBinary } from './testing/build-program.ts'
 import { startGuest } from './testing/start-guest.ts'
 
 let jail: string

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { createProcessDriver } from './process.ts'
-import { guestBinary } from './testing/build-guest.ts'
+import { guestBinary } from './testing/build-program.ts'
 
 test('a host that can make no slot gets no driver, and is told why', async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'paws-process-'))

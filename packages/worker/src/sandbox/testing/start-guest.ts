@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
-import { guestBinary } from './build-guest.ts'
+import { guestBinary } from './build-program.ts'
 
 export interface StartedGuest {
   /** The host's end of the agent's stream */
