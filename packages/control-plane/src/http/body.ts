@@ -103,7 +103,8 @@ function tooLarge(request: IncomingMessage, limitBytes: number): ApiError {
   return new ApiError('PAYLOAD_TOO_LARGE', `The body is longer than ${limitBytes} bytes, the most that is taken here`)
 }
 
-function discardRest(request: IncomingMessage): void {
+/** Takes what an answered request still sends, for a while; then closes the connection. */
+export function discardRest(request: IncomingMessage): void {
   if (request.readableEnded || request.destroyed) return
   let total = 0
   const giveUp = () => request.socket.destroySoon()

@@ -7,7 +7,7 @@ import type { Logger } from 'pino'
 import { ApiError } from '../errors.ts'
 import type { Services } from '../services.ts'
 import { authenticate, type Caller } from './authenticate.ts'
-import { ClientGone, defaultLimitBytes, limitedStream, readJson } from './body.ts'
+import { ClientGone, defaultLimitBytes, discardRest, limitedStream, readJson } from './body.ts'
 import { answerError, makeRequestId, replayedHeader } from './errors.ts'
 import type { Handlers, Reply } from './handler.ts'
 import { answerOnce, ReplayedError } from './idempotency.ts'
@@ -102,6 +102,8 @@ async function exchange(
       if (operation) options.onAnswer?.(operation, status)
     }
   }
+  // A body that nobody asked for may never end, and would keep the connection.
+  if (!request.complete && !upgradeOf(request)) discardRest(request)
   return RESPONSE_ALREADY_SENT
 }
 

@@ -103,6 +103,15 @@ describe('a body', () => {
     expect(answer).toMatch(/^HTTP\/1.1 413 .*PAYLOAD_TOO_LARGE/s)
   })
 
+  test('that nobody asked for keeps no connection open', { timeout: 20_000 }, async () => {
+    const refused = sendRaw(port, 'GET /v1/whoami HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx')
+    const head = 'GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: '
+    // What comes whole is passed over, and the connection serves on.
+    const whole = sendRaw(port, `${head}1\r\n\r\nx${head}9\r\nConnection: close\r\n\r\nx`)
+    expect(await refused).toMatch(/^HTTP\/1.1 401 /)
+    expect((await whole).match(/HTTP\/1.1 200 /g)).toHaveLength(2)
+  })
+
   test('is refused field by field, each named once', async () => {
     const { body } = await post({ nam: 'x', 'with.dot': 1, credentials: {} })
     expect(body.error.details).toEqual([
