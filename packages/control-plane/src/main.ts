@@ -59,7 +59,7 @@ async function openServices(config: Config, log: Logger, opening: AsyncDisposabl
   if (await ensureFirstOrganization(db, vault, keyFile))
     log.info({ keyFile }, 'made the first organization and its key')
   const events = opening.adopt(await openEvents(config.databaseUrl, log), close)
-  const keys = opening.adopt(openKeys({ db, vault, events, log }), close)
+  const keys = openKeys({ db, vault, log })
   const blobs = opening.adopt(await openBlobs(config), close)
   const jobs = opening.adopt(await openJobs(config.databaseUrl, log), close)
   const deliveries = opening.adopt(

@@ -2,7 +2,6 @@ import type { Scope } from '@paws/api'
 import { type Selectable, sql } from 'kysely'
 import type { Database, DB, Transaction } from '../database/index.ts'
 import { ApiError, invalidState } from '../errors.ts'
-import { notify } from '../events/index.ts'
 import { newId } from '../ids.ts'
 import { type Page, pageOf, readCursor } from '../pages.ts'
 import type { Vault } from '../vault/index.ts'
@@ -11,9 +10,6 @@ import { makeKey, visibleParts } from './key-format.ts'
 export type ApiKey = Omit<Selectable<DB['apiKeys']>, 'hash'>
 /** With the whole key, which is never seen again */
 export type NewKey = ApiKey & { key: string }
-
-/** Says which key isn't what it was, so that no control plane goes on by what it remembers. */
-export const keysChannel = 'api-keys'
 
 const columns = [
   'id',
@@ -106,7 +102,6 @@ export async function revokeKey(db: Database, orgId: string, keyId: string): Pro
     if (!key.revokedAt) {
       await trx.updateTable('apiKeys').set({ revokedAt: sql`now()` }).where('id', '=', keyId).execute()
     }
-    await notify(trx, keysChannel, keyId)
   })
 }
 
@@ -135,7 +130,6 @@ export async function rotateKey(
     })
     const end = sql<Date>`least(expires_at, now() + ${overlapMs} * interval '1 millisecond')`
     await trx.updateTable('apiKeys').set({ expiresAt: end }).where('id', '=', keyId).execute()
-    await notify(trx, keysChannel, keyId)
     return made
   })
 }

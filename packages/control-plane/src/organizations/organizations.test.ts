@@ -87,16 +87,7 @@ test('a key works until it is revoked, and from then on nowhere', async () => {
   expect((await first.call('DELETE', `${keysPath()}/${id}`)).status).toBe(204)
 })
 
-test('a revoked key stays revoked while wake-ups are cut off', async () => {
-  const { key, id } = await makeApiKey({})
-  expect((await second.call('GET', '/v1/whoami', { key })).status).toBe(200)
-  await sql`select pg_terminate_backend(pid) from pg_stat_activity
-    where application_name = 'paws events' and datname = current_database()`.execute(first.database.db)
-  expect((await first.call('DELETE', `${keysPath()}/${id}`)).status).toBe(204)
-  expect((await second.call('GET', '/v1/whoami', { key })).status).toBe(401)
-})
-
-test('a key that has expired works no longer, though it was remembered', async () => {
+test('a key that has expired works no longer', async () => {
   const { key } = await makeApiKey({ expiresAt: new Date(Date.now() + 500).toISOString() })
   expect((await first.call('GET', '/v1/whoami', { key })).status).toBe(200)
   await sleep(550)

@@ -62,16 +62,14 @@ export const organizationHandlers = {
     return { status: 200, json: { apiKeys: entries.map(keyBody), nextCursor } }
   },
 
-  async revokeApiKey({ params, caller }, { db, keys }) {
-    const orgId = own(params.orgId, caller)
-    await keys.change(params.keyId, () => revokeKey(db, orgId, params.keyId))
+  async revokeApiKey({ params, caller }, { db }) {
+    await revokeKey(db, own(params.orgId, caller), params.keyId)
     return { status: 204, empty: true }
   },
 
-  async rotateApiKey({ params, body, caller }, { db, vault, keys }) {
+  async rotateApiKey({ params, body, caller }, { db, vault }) {
     const wish = { orgId: own(params.orgId, caller), keyId: params.keyId, overlapMs: body.overlapMs }
-    const made = await keys.change(wish.keyId, () => rotateKey(db, vault, wish, caller.scopes))
-    return { status: 201, json: newKeyBody(made) }
+    return { status: 201, json: newKeyBody(await rotateKey(db, vault, wish, caller.scopes)) }
   },
 
   async getWebhookSecret({ params, caller }, { db, vault }) {
