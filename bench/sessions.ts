@@ -2,9 +2,9 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { createClient, type PawsClient } from '@paws/sdk'
+import { startInstallation } from '../test/support/up.ts'
 import { handChain } from './hand-chain.ts'
 import { circumstances, figures, hundredth, rateOf, tenth } from './support/figures.ts'
-import { startInstallation } from './support/installation.ts'
 
 /*
  * `echo hello` as a session, from submitting it to the first byte of its output, beside the same start chain done by
@@ -25,13 +25,14 @@ const parallel = 8
 const body = { snapshot: 'minimal', workload: { type: 'script', script: 'echo hello' } } as const
 
 const settings = { PAWS_MAX_SESSIONS: `${parallel}`, PAWS_SLOTS: `${parallel}` }
-const installation = await startInstallation(settings, options.data)
+const installation = await startInstallation({ env: settings, folder: options.data })
 try {
   const paws = createClient(installation)
+  const [worker] = await paws.fleet.workers()
   const chain = await chainOf(join(installation.dataDir, 'worker'))
   const latency = await measureLatency(paws, chain)
   const rate = await measureRate(paws, chain)
-  console.log(JSON.stringify({ ...circumstances(), driver: installation.isolation, latency, rate }, null, 2))
+  console.log(JSON.stringify({ ...circumstances(), driver: worker?.isolation, latency, rate }, null, 2))
 } finally {
   await installation.close()
 }

@@ -1,10 +1,9 @@
 import { execFile } from 'node:child_process'
-import { chmod, mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { startUp, type Up } from '../support/up.ts'
+import { startInstallation } from '../support/up.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '../..')
@@ -25,19 +24,12 @@ const examples: Record<string, { stdout: RegExp; stderr?: RegExp }> = {
   },
 }
 
-let folder: string
-let up: Up
+let paws: Awaited<ReturnType<typeof startInstallation>>
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'paws-examples-'))
-  // The database's own user must get through.
-  await chmod(folder, 0o711)
-  up = await startUp({ clone: root, dataDir: join(folder, 'data') })
+  paws = await startInstallation()
   // The snapshot's packages come over the network.
 }, 15 * 60_000)
-afterAll(async () => {
-  await up?.interrupt()
-  await rm(folder, { recursive: true, force: true })
-}, 60_000)
+afterAll(() => paws?.close(), 60_000)
 
 test('every example is run here', async () => {
   const scripts = (await readdir(join(root, 'examples'))).filter((name) => name !== 'README.md')
@@ -47,8 +39,7 @@ test('every example is run here', async () => {
 // In their order, one after the other: some look at what there is.
 test.each(Object.entries(examples))('%s does what it says', { timeout: 90_000 }, async (name, expected) => {
   const { stdout, stderr } = await run(join(root, 'examples', name), {
-    cwd: folder,
-    env: { PATH: process.env.PATH, HOME: folder, PAWS_URL: up.url, PAWS_KEY: up.apiKey },
+    env: { PATH: process.env.PATH, HOME: paws.dataDir, PAWS_URL: paws.url, PAWS_KEY: paws.apiKey },
   })
   // Where nothing can hold a disk to its size, which `up` has said, it does not fill.
   const unlimited = name === '04-limits.sh' && process.getuid?.() !== 0

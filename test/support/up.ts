@@ -1,5 +1,6 @@
 import { execFile, spawn } from 'node:child_process'
-import { readdir, readFile, readlink } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -30,6 +31,8 @@ export interface Up {
 export interface UpOptions {
   clone: string
   dataDir: string
+  /** Settings beyond these, by their names in the environment */
+  env?: Record<string, string>
 }
 
 /** `./paws up --json` on a free port, until it is ready. */
@@ -58,6 +61,25 @@ export async function startUp(options: UpOptions): Promise<Up> {
   }
 }
 
+/**
+ * What `./paws up` of this very tree starts, until it is closed. It lives in a folder of its own that goes with it, or
+ * in the one given, which stays: its snapshot is then built only once.
+ */
+export async function startInstallation({ env, folder }: { env?: Record<string, string>; folder?: string } = {}) {
+  const dataDir = folder ?? (await mkdtemp(join(tmpdir(), 'paws-installation-')))
+  // As root, the database's own user must get through.
+  if (!folder) await chmod(dataDir, 0o711)
+  const up = await startUp({ clone: root, dataDir, env })
+  return {
+    ...up,
+    dataDir,
+    async close() {
+      await up.interrupt()
+      if (!folder) await rm(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
 /** For an `up` that is expected to refuse. */
 export async function failingUp(
   options: UpOptions,
@@ -67,12 +89,16 @@ export async function failingUp(
   return { code, stdout: stdout(), stderr: stderr() }
 }
 
-function spawnUp({ clone, dataDir }: UpOptions) {
+function spawnUp({ clone, dataDir, env: settings }: UpOptions) {
   const env: NodeJS.ProcessEnv = { ...process.env, PAWS_DATA: dataDir, PORT: '0' }
   // What belongs to the run of the tests is no newcomer's.
   for (const name of Object.keys(env))
     if (/^(VITEST|NODE_ENV|TEST|PAWS_(KEY|URL)|DATABASE_URL)/.test(name)) delete env[name]
-  const child = spawn('./paws', ['up', '--json'], { cwd: clone, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn('./paws', ['up', '--json'], {
+    cwd: clone,
+    env: { ...env, ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const seen = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     seen.stdout += text
