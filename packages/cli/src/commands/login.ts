@@ -1,4 +1,4 @@
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { isCancel, password, text as prompt } from '@clack/prompts'
@@ -6,6 +6,7 @@ import { createClient } from '@paws/sdk'
 import type { Credentials } from '../config.ts'
 import { type Context, type Register, withJson } from '../context.ts'
 import { Exit, exitCodes, usageError } from '../errors.ts'
+import { writePrivately } from '../private-file.ts'
 
 const help = `
 Examples:
@@ -63,10 +64,7 @@ function checked(url: string, apiKey: string): Credentials {
   return { url: url.trim(), apiKey: apiKey.trim() }
 }
 
-/** Readable by its owner only from its first byte on, and never half-written. */
 async function store({ config }: Context, credentials: Credentials): Promise<void> {
   await mkdir(dirname(config.loginFile), { recursive: true, mode: 0o700 })
-  const fresh = `${config.loginFile}.${process.pid}`
-  await writeFile(fresh, `${JSON.stringify(credentials)}\n`, { mode: 0o600 })
-  await rename(fresh, config.loginFile)
+  await writePrivately(config.loginFile, `${JSON.stringify(credentials)}\n`)
 }

@@ -1,12 +1,8 @@
 import { spawn } from 'node:child_process'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { clone } from '../clone.ts'
 import type { Context, Register } from '../context.ts'
-
-// By path, not by import: a worker is a process of its own, and the command line knows nothing of its insides.
-const main = fileURLToPath(new URL('../../../worker/src/main.ts', import.meta.url))
-const programs = fileURLToPath(new URL('../../../../.paws/bin/', import.meta.url))
 
 interface WorkerOptions {
   join: string
@@ -43,8 +39,8 @@ async function work({ join: url, token, tokenFile }: WorkerOptions, { config }: 
     ...config.env,
     PAWS_URL: url,
     PAWS_DATA: dataDir,
-    PAWS_GUEST_AGENT: join(programs, 'guest-agent'),
-    PAWS_SLOT_HELPER: join(programs, 'slot-helper'),
+    PAWS_GUEST_AGENT: clone.guestAgent,
+    PAWS_SLOT_HELPER: clone.slotHelper,
     ...(token !== undefined && { PAWS_ENROLMENT_TOKEN: token }),
     ...(tokenFile !== undefined && { PAWS_ENROLMENT_TOKEN_FILE: tokenFile }),
   }
@@ -56,7 +52,7 @@ async function work({ join: url, token, tokenFile }: WorkerOptions, { config }: 
 /** Hands the first signals on and lets the worker end in its own time. */
 function runToEnd(env: NodeJS.ProcessEnv): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main], { env, stdio: 'inherit' })
+    const child = spawn(process.execPath, [clone.worker], { env, stdio: 'inherit' })
     const pass = (signal: NodeJS.Signals) => child.kill(signal)
     // Ctrl-C at a terminal reaches the child by itself; this process only waits for it then.
     process

@@ -1,12 +1,11 @@
 import { execFile } from 'node:child_process'
 import { access, readFile, stat } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { clone } from '../clone.ts'
 import type { Finding } from './finding.ts'
 
 const run = promisify(execFile)
-const fromRoot = (path: string) => fileURLToPath(new URL(`../../../../${path}`, import.meta.url))
 
 export async function checkNamespaces(): Promise<Finding> {
   const name = 'User namespaces'
@@ -66,8 +65,8 @@ export async function checkControlGroups(): Promise<Finding> {
 /** Lets the worker's own code start a sandbox, and passes on what it says that this host can't enforce. */
 export async function checkSandbox(): Promise<Finding[]> {
   const name = 'A sandbox'
-  const [agent, helper] = [fromRoot('.paws/bin/guest-agent'), fromRoot('.paws/bin/slot-helper')]
-  const built = await Promise.all([access(agent), access(helper)]).then(
+  const { guestAgent, slotHelper } = clone
+  const built = await Promise.all([access(guestAgent), access(slotHelper)]).then(
     () => true,
     () => false,
   )
@@ -75,8 +74,8 @@ export async function checkSandbox(): Promise<Finding[]> {
     const found = 'not tried: its agent is not compiled yet'
     return [{ name, state: 'limited', found, means: 'Whether one starts is not known.', mend: 'Run ./paws up once.' }]
   }
-  const args = ['--guest-agent', agent, '--slot-helper', helper, '--folder', tmpdir()]
-  const { stdout } = await run(process.execPath, [fromRoot('packages/worker/src/probe.ts'), ...args], {
+  const args = ['--guest-agent', guestAgent, '--slot-helper', slotHelper, '--folder', tmpdir()]
+  const { stdout } = await run(process.execPath, [clone.probe, ...args], {
     timeout: 30_000,
   })
   const result = JSON.parse(stdout) as { error: string } | { isolation: string; limitations: string[]; startMs: number }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { writePrivately } from '../private-file.ts'
 import type { ProcessMark } from './leftovers.ts'
 
 /** What the holder of a data folder says about itself. */
@@ -50,8 +51,7 @@ export async function lockFolder(dataDir: string): Promise<FolderLock> {
   return {
     before,
     async announce(self) {
-      await writeFile(`${about}.new`, `${JSON.stringify(self)}\n`, { mode: 0o600 })
-      await rename(`${about}.new`, about)
+      await writePrivately(about, `${JSON.stringify(self)}\n`)
     },
     async release() {
       await rm(about, { force: true })

@@ -2,14 +2,12 @@ import { open, readFile, rename, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { createClient } from '@paws/sdk'
+import { clone } from '../clone.ts'
 import type { CliConfig } from '../config.ts'
 import { startPostgres } from './postgres.ts'
 import { type Running, type Service, startNode } from './supervise.ts'
 
-const packages = fileURLToPath(new URL('../../../', import.meta.url))
-const programs = fileURLToPath(new URL('../../../../.paws/bin/', import.meta.url))
 const logLimitBytes = 10 * 1024 * 1024
 
 /** Where each of the three processes keeps what is its own, below the data folder. */
@@ -45,7 +43,6 @@ export function postgresService({ config }: ServiceOptions, onUrl: (url: string)
 
 export function controlPlaneService({ config, url, signal }: ServiceOptions, databaseUrl: () => string): Service {
   const folders = foldersOf(config.dataDir)
-  const main = join(packages, 'control-plane/src/main.ts')
   return {
     name: 'Control plane',
     start: () =>
@@ -58,14 +55,13 @@ export function controlPlaneService({ config, url, signal }: ServiceOptions, dat
           PAWS_BOOTSTRAP_KEY_FILE: folders.bootstrapKey,
         }
         const client = createClient({ url, retries: 0 })
-        return untilUseful(await startNode({ main, env, log }), () => client.ready(), signal)
+        return untilUseful(await startNode({ main: clone.controlPlane, env, log }), () => client.ready(), signal)
       }),
   }
 }
 
 export function workerService({ config, url, signal }: ServiceOptions, apiKey: string): Service {
   const folders = foldersOf(config.dataDir)
-  const main = join(packages, 'worker/src/main.ts')
   const client = createClient({ url, apiKey })
   return {
     name: 'Worker',
@@ -76,8 +72,8 @@ export function workerService({ config, url, signal }: ServiceOptions, apiKey: s
           PAWS_URL: url,
           PAWS_DATA: folders.worker,
           PAWS_ENROLMENT_TOKEN_FILE: folders.enrolmentToken,
-          PAWS_GUEST_AGENT: join(programs, 'guest-agent'),
-          PAWS_SLOT_HELPER: join(programs, 'slot-helper'),
+          PAWS_GUEST_AGENT: clone.guestAgent,
+          PAWS_SLOT_HELPER: clone.slotHelper,
         }
         delete env.DATABASE_URL
         // Not merely some worker: an earlier one of this folder counts as healthy for a while after its end.
@@ -87,7 +83,7 @@ export function workerService({ config, url, signal }: ServiceOptions, apiKey: s
           if (workers.some(({ lastSeenAt }) => Date.parse(lastSeenAt) >= began)) return
           throw new Error('The worker has not been heard of yet.')
         }
-        return untilUseful(await startNode({ main, env, log }), connected, signal)
+        return untilUseful(await startNode({ main: clone.worker, env, log }), connected, signal)
       }),
   }
 }

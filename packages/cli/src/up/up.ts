@@ -1,6 +1,7 @@
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { createClient, type PawsClient } from '@paws/sdk'
 import { type CliConfig, type Credentials, readCredentials } from '../config.ts'
+import { writePrivately } from '../private-file.ts'
 import { ensureSnapshot, sayHello } from './first-session.ts'
 import { endLeftovers, markProcess } from './leftovers.ts'
 import { type FolderLock, lockFolder } from './lock.ts'
@@ -112,11 +113,6 @@ async function keepKey(config: CliConfig, url: string): Promise<string> {
 async function writeEnrolmentToken(client: PawsClient, config: CliConfig): Promise<void> {
   const { token } = await client.fleet.createEnrolmentToken({})
   await writePrivately(foldersOf(config.dataDir).enrolmentToken, `${token}\n`)
-}
-
-async function writePrivately(file: string, text: string): Promise<void> {
-  await writeFile(`${file}.new`, text, { mode: 0o600 })
-  await rename(`${file}.new`, file)
 }
 
 /** Worker first, so that its last reports are taken; the database last. */
