@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Limits } from './cgroup.ts'
 import type { Sandbox } from './driver.ts'
 import { withEnvironment } from './environment.ts'
-import { connectGuest } from './guest-agent.ts'
+import { connectGuest } from './guest/agent.ts'
 import type { Slot } from './slots.ts'
 
 /** How long the guest agent may take beyond its grace to say good-bye */

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http2'
 import type { TunnelError } from '@paws/api'
 import type { TunnelStream } from '../link/tunnel.ts'
 import { FileRefused, SandboxLost } from '../sandbox/driver.ts'
-import { GuestRefused } from '../sandbox/guest-agent.ts'
+import { GuestRefused } from '../sandbox/guest/agent.ts'
 import type { Inside } from './run.ts'
 
 /** One request that came through the tunnel, about a session that runs here. */

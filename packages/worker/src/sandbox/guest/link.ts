@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
-import { SandboxLost } from './driver.ts'
-import { encodeFrame, type Frame, frameReader, frameType, ProtocolBreach, protocolVersion } from './guest-frames.ts'
+import { SandboxLost } from '../driver.ts'
+import { encodeFrame, type Frame, frameReader, frameType, ProtocolBreach, protocolVersion } from './frames.ts'
 
 export type ExitStatus = { exitCode: number } | { signalNumber: number }
 

@@ -2,9 +2,9 @@ import { type Duplex, duplexPair } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { SandboxLost } from './driver.ts'
-import { connectGuest } from './guest-agent.ts'
-import { encodeFrame, type Field, frameType as type, windowBytes } from './guest-frames.ts'
+import { SandboxLost } from '../driver.ts'
+import { connectGuest } from './agent.ts'
+import { encodeFrame, type Field, frameType as type, windowBytes } from './frames.ts'
 
 /** An agent of our own making, and one request of each kind that waits for its answers: ids 1 to 5, in this order. */
 function hostileGuest() {

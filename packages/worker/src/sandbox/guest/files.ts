@@ -1,9 +1,9 @@
 import { type Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { FileRefused } from './driver.ts'
-import { encodeFrame, frameType, guestBytes, ProtocolBreach } from './guest-frames.ts'
-import type { GuestLink } from './guest-link.ts'
-import { openInlet, openOutlet, outletReadable } from './guest-streams.ts'
+import { FileRefused } from '../driver.ts'
+import { encodeFrame, frameType, guestBytes, ProtocolBreach } from './frames.ts'
+import type { GuestLink } from './link.ts'
+import { openInlet, openOutlet, outletReadable } from './streams.ts'
 
 const reasons = { 1: 'not-found', 2: 'not-regular', 3: 'link', 4: 'too-large' } as const
 

@@ -1,12 +1,12 @@
 import { Duplex } from 'node:stream'
-import type { Sandbox } from './driver.ts'
-import { execInGuest } from './guest-exec.ts'
-import { getFromGuest, putInGuest } from './guest-files.ts'
-import { encodeFrame, type Field, frameType, ProtocolBreach } from './guest-frames.ts'
-import { type GuestLink, openLink } from './guest-link.ts'
-import { GuestRefused, openInlet, openOutlet } from './guest-streams.ts'
+import type { Sandbox } from '../driver.ts'
+import { execInGuest } from './exec.ts'
+import { getFromGuest, putInGuest } from './files.ts'
+import { encodeFrame, type Field, frameType, ProtocolBreach } from './frames.ts'
+import { type GuestLink, openLink } from './link.ts'
+import { GuestRefused, openInlet, openOutlet } from './streams.ts'
 
-export { GuestRefused } from './guest-streams.ts'
+export { GuestRefused } from './streams.ts'
 
 /** The guest agent of one sandbox, as its host sees it: all that `Sandbox` promises except `stop`. */
 export interface GuestAgent extends Omit<Sandbox, 'isolation' | 'stop'> {

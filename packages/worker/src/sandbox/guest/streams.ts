@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
-import { chunkBytes, encodeFrame, frameType, ProtocolBreach, windowBytes } from './guest-frames.ts'
-import type { GuestLink } from './guest-link.ts'
+import { chunkBytes, encodeFrame, frameType, ProtocolBreach, windowBytes } from './frames.ts'
+import type { GuestLink } from './link.ts'
 
 /** The guest agent would not do something that is no matter of files; the message says why. */
 export class GuestRefused extends Error {

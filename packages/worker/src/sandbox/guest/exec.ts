@@ -1,9 +1,9 @@
 import { constants } from 'node:os'
 import { Writable } from 'node:stream'
-import type { Command, Exit, Process } from './driver.ts'
-import { encodeFrame, frameType, guestBytes, maxStringsBytes, ProtocolBreach } from './guest-frames.ts'
-import type { GuestLink } from './guest-link.ts'
-import { GuestRefused, openInlet, openOutlet, outletReadable } from './guest-streams.ts'
+import type { Command, Exit, Process } from '../driver.ts'
+import { encodeFrame, frameType, guestBytes, maxStringsBytes, ProtocolBreach } from './frames.ts'
+import type { GuestLink } from './link.ts'
+import { GuestRefused, openInlet, openOutlet, outletReadable } from './streams.ts'
 
 const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]))
 

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { encodeFrame, type Field, frameType as type } from './guest-frames.ts'
-import { guestBinary } from './testing/build-program.ts'
-import { startGuest } from './testing/start-guest.ts'
+import { guestBinary } from '../testing/build-program.ts'
+import { startGuest } from '../testing/start-guest.ts'
+import { encodeFrame, type Field, frameType as type } from './frames.ts'
 
 let jail: string
 beforeAll(async () => {
@@ -78,7 +78,7 @@ test('five seconds of coverage-guided fuzzing, with the sanitizers watching, fin
   if (runtime.error || !runtime.stdout.startsWith('/')) {
     throw new Error("the fuzzer needs Debian's clang and libclang-rt-14-dev, which ./paws test installs")
   }
-  const script = join(import.meta.dirname, '../../../../guest/fuzz/run.sh')
+  const script = join(import.meta.dirname, '../../../../../guest/fuzz/run.sh')
   const { stderr } = await promisify(execFile)(script, ['5'])
   expect(Number(/Done (\d+) runs/.exec(stderr)?.[1])).toBeGreaterThan(500)
 }, 60_000)

@@ -8,9 +8,9 @@ import { Readable } from 'node:stream'
 import { buffer, text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type Command, FileRefused, SandboxLost } from './driver.ts'
-import { connectGuest, type GuestAgent, GuestRefused } from './guest-agent.ts'
-import { type StartedGuest, startGuest } from './testing/start-guest.ts'
+import { type Command, FileRefused, SandboxLost } from '../driver.ts'
+import { type StartedGuest, startGuest } from '../testing/start-guest.ts'
+import { connectGuest, type GuestAgent, GuestRefused } from './agent.ts'
 
 let started: StartedGuest
 let guest: GuestAgent
