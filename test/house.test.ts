@@ -211,6 +211,13 @@ describe('the files', () => {
       .map(({ path }) => path)
     expect(reading.sort()).toEqual(['cli', 'control-plane', 'worker'].map((name) => `packages/${name}/src/config.ts`))
   })
+
+  test('name in docs/settings.md every setting that is read, and no other', async () => {
+    const settings = (text: string) => [...new Set(text.match(/\bPAWS_[A-Z_]+/g))].sort()
+    const reading = await sources(/^config\.ts$/)
+    const text = await readFile(join(root, 'docs/settings.md'), 'utf8')
+    expect(settings(text)).toEqual(settings(reading.map((file) => file.text).join('\n')))
+  })
 })
 
 // Not every folder is there from the beginning.
