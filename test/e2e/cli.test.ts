@@ -5,16 +5,10 @@ import { join } from 'node:path'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
+import { workerState } from '../support/world.ts'
 
 const main = join(import.meta.dirname, '../../packages/cli/src/main.ts')
-const state = {
-  version: '0.1.0',
-  isolation: 'process',
-  limitations: ['It counts no pages.'],
-  maxSessions: 5,
-  resources: { vcpus: 8, memoryMB: 16_384, diskMB: 102_400 },
-  snapshots: [],
-}
+const state = { ...workerState, limitations: ['It counts no pages.'] }
 
 // Each step of a test starts a process, which takes seconds where others keep the processors busy.
 vi.setConfig({ testTimeout: 120_000 })

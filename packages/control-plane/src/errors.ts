@@ -1,6 +1,6 @@
 import type { ErrorCode } from '@paws/api'
 
-export interface ErrorOptions {
+export interface ApiErrorOptions {
   /** One entry a field or state; sent to the caller */
   details?: { path?: string; message: string; [key: string]: unknown }[]
   /** When to come again, in milliseconds; becomes `Retry-After` */
@@ -15,11 +15,11 @@ export interface ErrorOptions {
 export class ApiError extends Error {
   override name = 'ApiError'
   readonly code: ErrorCode
-  readonly details: ErrorOptions['details']
+  readonly details: ApiErrorOptions['details']
   readonly retryAfterMs: number | undefined
   readonly status: number | undefined
 
-  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+  constructor(code: ErrorCode, message: string, options: ApiErrorOptions = {}) {
     super(message, { cause: options.cause })
     this.code = code
     this.details = options.details

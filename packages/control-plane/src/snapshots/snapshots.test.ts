@@ -8,6 +8,7 @@ import {
   startTestControlPlane,
   type TestControlPlane,
 } from '../../../../test/support/control-plane.ts'
+import { workerState } from '../../../../test/support/world.ts'
 import { reapBuilds } from './index.ts'
 
 type Claim = { jobId: string; fence: number; snapshotId: string; template: string; kind: string }
@@ -28,14 +29,7 @@ beforeEach(async () => {
   await plane.services.db.deleteFrom('snapshots').execute()
 })
 
-const state = (snapshots: string[] = []) => ({
-  version: '1',
-  isolation: 'process',
-  limitations: [],
-  maxSessions: 2,
-  resources: { vcpus: 8, memoryMB: 16_384, diskMB: 102_400 },
-  snapshots,
-})
+const state = (snapshots: string[] = []) => ({ ...workerState, maxSessions: 2, snapshots })
 
 async function enrol(name: string) {
   const token = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
