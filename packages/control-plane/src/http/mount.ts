@@ -11,6 +11,7 @@ import { ClientGone, defaultLimitBytes, discardRest, limitedStream, readJson } f
 import { answerError, makeRequestId, replayedHeader } from './errors.ts'
 import type { Handlers, Reply } from './handler.ts'
 import { answerOnce, ReplayedError } from './idempotency.ts'
+import { type KeyWatch, watchKeys } from './key-watch.ts'
 import { writeReply } from './reply.ts'
 import { takeUpgrade, upgradeOf } from './upgrade.ts'
 import { validateBody, validateParams, validateQuery } from './validate.ts'
@@ -38,6 +39,7 @@ interface Mounted {
   options: MountOptions
   /** Requests under way, whose waiting ends when the server stops */
   underWay: Set<AbortController>
+  keyWatch: KeyWatch
 }
 
 /** One request on its way through. */
@@ -49,13 +51,15 @@ interface Exchange {
   url: string
   requestId: string
   log: Logger
-  signal: AbortSignal
+  /** Aborts at its end, which it may bring about */
+  controller: AbortController
 }
 
 /** Builds the HTTP application out of the contract: there is no other way for a route to come into being. */
 export function mountApi(services: Services, options: MountOptions): App {
   const app: App = new Hono()
-  const mounted: Mounted = { services, options, underWay: new Set() }
+  const keyWatch = watchKeys(services.keys, services.log, options.stopping)
+  const mounted: Mounted = { services, options, underWay: new Set(), keyWatch }
   options.stopping.addEventListener('abort', () => {
     for (const controller of mounted.underWay) controller.abort()
   })
@@ -93,7 +97,7 @@ async function exchange(
   })
   try {
     const { headers, url } = c.req.raw
-    await work({ request, response, headers, params: c.req.param(), url, requestId, log, signal: controller.signal })
+    await work({ request, response, headers, params: c.req.param(), url, requestId, log, controller })
   } catch (error) {
     if (error instanceof ClientGone || response.destroyed) log.debug({ err: error }, 'the client went away')
     else {
@@ -110,17 +114,19 @@ async function exchange(
 async function serve(ex: Exchange, { id, endpoint, handler }: Operation, mounted: Mounted): Promise<void> {
   const { services, options } = mounted
   const caller = await authenticate(endpoint.access, ex.request.headers, services)
+  if (caller?.kind === 'key') mounted.keyWatch.add(caller.keyId, ex.controller)
   const params = validateParams(endpoint.params, ex.params)
   const query = validateQuery(endpoint.query, new URL(ex.url).searchParams)
   if (101 in endpoint.returns && !upgradeOf(ex.request)) throw refuseWithoutUpgrade()
   const { body, raw } = await readBody(ex.request, endpoint)
-  const { headers, requestId, log, signal } = ex
+  const { headers, requestId, log } = ex
+  const { signal } = ex.controller
   const run = () => handler({ params, query, body, caller, headers, requestId, log, signal }, services)
   const reply = endpoint.idempotent ? await runOnce(ex, id, caller, params, raw, services, run) : await run()
   if (!(reply.status in endpoint.returns)) throw new Error(`${id} answered ${reply.status}, which its contract lacks`)
   options.onAnswer?.(id, reply.status, reply)
   if ('upgrade' in reply) takeUpgrade(ex.request, ex.response, reply.upgrade)
-  else await writeReply(ex.request, ex.response, reply, ex.signal)
+  else await writeReply(ex.request, ex.response, reply, signal)
 }
 
 async function readBody(request: IncomingMessage, { body, bodyLimitBytes }: Endpoint) {

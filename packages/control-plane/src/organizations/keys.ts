@@ -19,6 +19,8 @@ export interface KeyHolder {
 export interface Keys {
   /** @returns undefined for a key that is unknown, revoked or expired */
   authenticate(key: string): Promise<KeyHolder | undefined>
+  /** Which of these keys are revoked or expired */
+  ended(keyIds: string[]): Promise<Set<string>>
 }
 
 /** `lastUsedAt` is exact to this. */
@@ -54,6 +56,15 @@ export function openKeys({ db, vault, log }: { db: Database; vault: Vault; log: 
       // Whatever stands in the row: the fleet is the operator's.
       const scopes = new Set((row.scopes as Scope[]).filter((scope) => row.operator || !isOperatorScope(scope)))
       return { kind: 'key', orgId: row.orgId, keyId: row.id, scopes, operator: row.operator }
+    },
+    async ended(keyIds) {
+      const rows = await db
+        .selectFrom('apiKeys')
+        .select('id')
+        .where('id', 'in', keyIds)
+        .where((eb) => eb.or([eb('revokedAt', 'is not', null), eb('expiresAt', '<=', sql<Date>`now()`)]))
+        .execute()
+      return new Set(rows.map(({ id }) => id))
     },
   }
 }
