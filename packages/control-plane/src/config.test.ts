@@ -4,11 +4,11 @@ import { readConfig } from './config.ts'
 const least = { DATABASE_URL: 'postgres://paws@localhost/paws' }
 
 test('only the database must be set', () => {
-  expect(readConfig(least)).toMatchObject({ host: '127.0.0.1', port: 3000, leaseMs: 150_000, queueLimit: 10_000 })
+  expect(readConfig(least)).toMatchObject({ host: '127.0.0.1', port: 8080, leaseMs: 150_000, queueLimit: 10_000 })
 })
 
 test('an empty variable is an unset one, and blobs stand in the data folder unless elsewhere', () => {
-  expect(readConfig({ ...least, PORT: '', PAWS_DATA: '/data' })).toMatchObject({ port: 3000, blobs: '/data/blobs' })
+  expect(readConfig({ ...least, PORT: '', PAWS_DATA: '/data' })).toMatchObject({ port: 8080, blobs: '/data/blobs' })
   expect(readConfig({ ...least, PORT: '0', PAWS_BLOBS: 's3://bucket' })).toMatchObject({
     port: 0,
     blobs: 's3://bucket',

@@ -27,7 +27,7 @@ const Environment = z.object({
     .string('must be a URL like postgres://user:password@host:5432/paws')
     .regex(/^postgres(ql)?:\/\//, 'must be a URL like postgres://user:password@host:5432/paws'),
   HOST: z.string().min(1).default('127.0.0.1'),
-  PORT: number(0, 65_535).default(3000),
+  PORT: number(0, 65_535).default(8080),
   PAWS_DATA: z.string().min(1).default(defaultDataFolder()),
   PAWS_MASTER_KEY: z.string().min(1).optional(),
   PAWS_BOOTSTRAP_KEY_FILE: z.string().min(1).optional(),

@@ -8,6 +8,7 @@ import manifest from '../package.json' with { type: 'json' }
 import { openBuilds } from './builds/index.ts'
 import { fetchFile } from './builds/transfer.ts'
 import { type Config, readConfig } from './config.ts'
+import { lockFolder } from './folder-lock.ts'
 import { type ClaimsOptions, openClaims, openPlaces } from './link/claims.ts'
 import { openLink } from './link/client.ts'
 import { enrol, type Identity } from './link/enrol.ts'
@@ -17,7 +18,7 @@ import { openTunnel } from './link/tunnel.ts'
 import type { Driver, Isolation } from './sandbox/driver.ts'
 import { createProcessDriver } from './sandbox/process.ts'
 import { openSessions } from './sessions/index.ts'
-import { serveSessions } from './sessions/tunnel.ts'
+import { serveSessions } from './sessions/serve.ts'
 import { openSnapshotStore } from './snapshots/index.ts'
 
 const templatesDir = fileURLToPath(new URL('../../../snapshots', import.meta.url))
@@ -53,6 +54,7 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
   const { url, dataDir, maxSessions } = config
   const spoolDir = join(dataDir, 'spool')
   await mkdir(dataDir, { recursive: true, mode: 0o711 })
+  opening.adopt(await lockFolder(dataDir), close)
   await rm(spoolDir, { recursive: true, force: true })
   await mkdir(spoolDir, { mode: 0o700 })
 

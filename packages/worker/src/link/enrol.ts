@@ -32,7 +32,7 @@ export async function enrol(options: EnrolOptions): Promise<Identity> {
   if (known && !(token && (await isRefused(known, options)))) return known
   if (!token) {
     throw new Error(
-      `This worker has no credential yet. Make a token with POST ${new URL('/v1/fleet/enrolment-tokens', url)} and give it as PAWS_ENROLMENT_TOKEN.`,
+      'This worker has no credential yet. Make a token by "paws fleet token" and give it: --token, or PAWS_ENROLMENT_TOKEN.',
     )
   }
   const link = openLink({ url, credential: token })
@@ -42,6 +42,12 @@ export async function enrol(options: EnrolOptions): Promise<Identity> {
     await writeFile(`${path}.new`, `${JSON.stringify(identity)}\n`, { mode: 0o600, flush: true })
     await rename(`${path}.new`, path)
     return identity
+  } catch (cause) {
+    if (!isUnauthorized(cause)) throw cause
+    throw new Error(
+      'The enrolment token is unknown, used or expired. Make a new one by "paws fleet token"; each enrols one worker.',
+      { cause },
+    )
   } finally {
     await link.close()
   }
@@ -65,8 +71,12 @@ async function isRefused({ credential }: Identity, { url, state }: EnrolOptions)
     await link.call('heartbeat', { body: { state: await state(), held: [] } })
     return false
   } catch (error) {
-    return (error as { status?: number }).status === 401
+    return isUnauthorized(error)
   } finally {
     await link.close()
   }
+}
+
+function isUnauthorized(error: unknown): boolean {
+  return (error as { status?: number }).status === 401
 }

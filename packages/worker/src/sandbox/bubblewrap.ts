@@ -32,6 +32,8 @@ export function bubblewrapCommand(program: string, { hostname, memoryMB }: Sandb
   return [
     program,
     ...['--bind', '/tmp', '/', '--proc', '/proc', '--dev', '/dev'],
+    // The slot helper's, which has a limit.
+    ...['--dev-bind', '/dev/pts', '/dev/pts'],
     ...[...size, '--perms', '1777', '--tmpfs', '/dev/shm', ...size, '--perms', '0755', '--tmpfs', '/run'],
     ...['--perms', '0555', '--file', `${AGENT_BINARY}`, AGENT],
     ...['--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup', '--hostname', hostname],

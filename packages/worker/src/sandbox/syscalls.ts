@@ -61,10 +61,19 @@ const refused: { [name: string]: [x64: number, arm64: number | null] } = {
   vhangup: [153, 58],
 }
 
-const numbers = (column: 0 | 1) => Object.values(refused).flatMap((row) => row[column] ?? [])
+const numbers = (list: typeof refused, column: 0 | 1) => Object.values(list).flatMap((row) => row[column] ?? [])
 
-/** clone3 hides its flags from a filter; io_uring would carry out calls that a filter never sees. */
-const missing = { clone3: 435, io_uring_setup: 425, io_uring_enter: 426, io_uring_register: 427 }
+/**
+ * clone3 hides its flags from a filter; io_uring would carry out calls that a filter never sees; of io_setup's contexts
+ * the whole host has a fixed number.
+ */
+const missing: { [name: string]: [x64: number, arm64: number] } = {
+  clone3: [435, 435],
+  io_uring_setup: [425, 425],
+  io_uring_enter: [426, 426],
+  io_uring_register: [427, 427],
+  io_setup: [206, 0],
+}
 
 export const syscalls: Record<Architecture, Syscalls> = {
   x64: {
@@ -73,8 +82,8 @@ export const syscalls: Record<Architecture, Syscalls> = {
     clone: 56,
     ioctl: 16,
     socket: 41,
-    missing: Object.values(missing),
-    refused: numbers(0),
+    missing: numbers(missing, 0),
+    refused: numbers(refused, 0),
   },
   arm64: {
     audit: 0xc00000b7,
@@ -82,7 +91,7 @@ export const syscalls: Record<Architecture, Syscalls> = {
     clone: 220,
     ioctl: 29,
     socket: 198,
-    missing: Object.values(missing),
-    refused: numbers(1),
+    missing: numbers(missing, 1),
+    refused: numbers(refused, 1),
   },
 }
