@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { watch } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { describe, expect, test } from 'vitest'
@@ -6,6 +7,8 @@ import { openSuite, python } from '../conformance/suite.ts'
 
 const EMFILE = 24
 const EAGAIN = 11
+const ENOSPC = 28
+const ENOSYS = 38
 
 /** Makes inotify instances until it is refused, then holds them. */
 const hoardWatchers = `import ctypes,json,resource,time
@@ -23,6 +26,15 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [40])
 made = 0
 while libc.sigqueue(os.getpid(), 40, None) == 0: made += 1
 print(json.dumps([made, ctypes.get_errno()]), flush=True)
+time.sleep(60)`
+
+/** Opens terminals until it is refused, then holds them. */
+const hoardTerminals = `import json,os,resource,time
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+open = []
+try:
+  while True: open.append(os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))
+except OSError as e: print(json.dumps([len(open), e.errno]), flush=True)
 time.sleep(60)`
 
 const once = {
@@ -50,4 +62,28 @@ describe.each(Object.entries(drivers))('%s: what the kernel counts for each user
     expect(await python(other, once[attack.kind])).toBe(true)
     if (attack.kind === 'watchers') expect(() => watch(tmpdir()).close()).not.toThrow()
   })
+
+  test('one sandbox gets some of the host’s terminals, not all', async () => {
+    const [greedy, other] = await Promise.all([suite.start(), suite.start()])
+    const program = greedy.exec({ argv: ['python3', '-c', hoardTerminals], env: {}, cwd: '/' })
+    const [made, errno] = JSON.parse(String((await program.stdout[Symbol.asyncIterator]().next()).value))
+    expect(errno).toBe(ENOSPC)
+    expect(made).toBeGreaterThan(30)
+    expect(made).toBeLessThanOrEqual(128)
+    const open = 'import json,os; print(json.dumps(os.isatty(os.open("/dev/ptmx", os.O_RDWR))))'
+    expect(await python(other, open)).toBe(true)
+  })
+
+  test.runIf(driver.sharesKernel)(
+    'no sandbox takes contexts of asynchronous I/O, of which the host has few',
+    async () => {
+      const setUp = `import ctypes,json,platform
+libc = ctypes.CDLL(None, use_errno=True)
+number = 206 if platform.machine() == 'x86_64' else 0
+context = ctypes.c_ulong(0)
+print(json.dumps([libc.syscall(number, 1, ctypes.byref(context)), ctypes.get_errno()]))`
+      expect(await python(await suite.start(), setUp)).toEqual([-1, ENOSYS])
+      expect(JSON.parse(execFileSync('python3', ['-c', setUp], { encoding: 'utf8' }))).toEqual([0, 0])
+    },
+  )
 })

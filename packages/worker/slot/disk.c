@@ -101,3 +101,10 @@ void mount_root(const char *image, const char *slot)
   if (mount("root", "/tmp", "overlay", MS_NODEV | MS_NOATIME, options)) die("can't mount the image %s", image);
   close(lower);
 }
+
+// Over the host's own of this mount namespace. The whole host has some thousands of terminals: one sandbox gets a few.
+void mount_terminals(void)
+{
+  const char *options = "newinstance,ptmxmode=0666,mode=620,max=128";
+  if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)) die("can't mount terminals at /dev/pts");
+}

@@ -98,6 +98,7 @@ static void become_sandbox(const struct options *o, int user_namespace)
   snprintf(hosts, sizeof hosts, "%s/disk/upper/etc/hosts", upper);
   write_file(hosts, order[1]);
   mount_root(order[0], upper);
+  mount_terminals();
   if (chdir("/")) die("can't change to /");
   if (setns(user_namespace, CLONE_NEWUSER)) die("can't enter the nested user namespace");
   bound_capabilities();

@@ -21,6 +21,7 @@ void copy_disk(const char *from, const char *to);
 void mount_disk(const char *image, const char *at, char *device, int size);
 void prepare_upper(const char *slot, bool mounted);
 void mount_root(const char *image, const char *slot);
+void mount_terminals(void);
 
 // network.c
 void network(void);
