@@ -145,12 +145,19 @@ async function withLog(folder: string, name: string, start: (log: number) => Pro
   }
 }
 
+/** Addresses on which this machine's own worker and command line reach the control plane by 127.0.0.1. */
+const reachable = ['127.0.0.1', 'localhost', '0.0.0.0', '::']
+
 /**
  * The port to listen on: the one that was asked for, or a free one for 0.
  *
- * @throws when it is taken or not ours to take
+ * @throws when it is taken or not ours to take, or the address would keep this machine's own worker out
  */
 export async function findPort(host: string, port: number): Promise<number> {
+  if (!reachable.includes(host)) {
+    const remedy = 'Set it to 127.0.0.1 for this machine alone or to 0.0.0.0 for all, or unset it.'
+    throw new Error(`HOST is "${host}", where this machine's own worker could not reach the control plane. ${remedy}`)
+  }
   const server = createServer()
   try {
     await new Promise<void>((done, failed) =>
