@@ -37,7 +37,18 @@ export async function putSnapshotFile(
     return
   }
   if (file === 'manifest.json') return putManifest(blobs, digest, await limited(content))
-  const stored = await blobs.put(keyOf(digest, file), content)
+  // What began to come before the manifest may end after it, and must not take the place of what that has named.
+  let late = false
+  async function* whileUnfinished() {
+    yield* content
+    late = await blobs.has(keyOf(digest, 'manifest.json'))
+    if (late) throw new Error(`${digest} was completed while its ${file} came once more`)
+  }
+  const pieces = Readable.from(whileUnfinished(), { objectMode: false })
+  const stored = await blobs.put(keyOf(digest, file), pieces).catch((error: unknown) => {
+    if (!late) throw error
+  })
+  if (!stored) return
   await blobs.put(keyOf(digest, measured(file)), Readable.from([Buffer.from(JSON.stringify(stored))]))
 }
 

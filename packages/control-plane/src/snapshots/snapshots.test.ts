@@ -321,6 +321,29 @@ test('a complete snapshot is never changed, and workers get its bytes as they we
   }
 })
 
+test('nor by an upload that began before it was complete', async () => {
+  const { digest, ...one } = image(3_000_000)
+  const { promise: completed, resolve: complete } = Promise.withResolvers<void>()
+  const begun = Promise.withResolvers<void>()
+  const slow = async function* () {
+    yield Buffer.from('other')
+    begun.resolve()
+    await completed
+    yield Buffer.from('bytes')
+  }
+  const url = `${plane.url}/worker/snapshots/${digest}/rootfs.squashfs`
+  const headers = { authorization: `Bearer ${worker.credential}`, 'content-type': 'application/octet-stream' }
+  const late = fetch(url, { method: 'PUT', headers, body: ReadableStream.from(slow()), duplex: 'half' })
+  await begun.promise
+  await put(digest, 'rootfs.squashfs', one.squashfs)
+  expect((await put(digest, 'manifest.json', one.manifest)).status).toBe(204)
+  complete()
+  expect((await late).status).toBe(204)
+  const blob = await plane.services.blobs.get(`snapshots/${digest.slice('sha256:'.length)}/rootfs.squashfs`)
+  expect(blob?.size).toBe(one.squashfs.length)
+  blob?.content.destroy()
+})
+
 test("a worker gets no file of an organization's own snapshot unless it runs a session of it", async () => {
   const { db } = plane.services
   const { orgId } = await plane.otherOrganization()
