@@ -53,19 +53,30 @@ function linesOf(error: unknown): string[] {
   const refusal = refusalIn(error)
   const message = messageOf(error)
   if (!refusal) return message ? [message] : []
-  const details = (refusal.details ?? []).map(({ path, message }) => (path ? `  ${path}: ${message}` : `  ${message}`))
+  const details = (refusal.details ?? [])
+    .filter((detail) => !message.includes(detail.message))
+    .map(({ path, message }) => (path ? `  ${path}: ${message}` : `  ${message}`))
   const hint = hints[refusal.code]
   return [
     message,
     ...details,
     ...(hint ? [hint] : []),
-    ...(refusal.requestId ? [`(request ${refusal.requestId})`] : []),
+    // Its log has the cause of what is the server's fault; a refusal explains itself.
+    ...(refusal.requestId && (refusal.status ?? 0) >= 500 ? [`(request ${refusal.requestId})`] : []),
   ]
 }
 
 const hints: Partial<Record<PawsError['code'], string>> = {
-  UNAUTHORIZED: 'The API key is not known there, or no longer. Set PAWS_KEY, or run "paws login".',
+  UNAUTHORIZED: 'Set PAWS_KEY to another, or run "paws login".',
   FORBIDDEN: '"paws whoami" shows what your key may do.',
+}
+
+const fileErrors: Record<string, string> = {
+  ENOENT: 'There is no such file or folder here.',
+  EACCES: 'You may not read or write it.',
+  EISDIR: 'It is a folder, not a file.',
+  ENOSPC: 'The disk is full.',
+  EROFS: 'It is on a read-only file system.',
 }
 
 function asJson(error: unknown) {
@@ -81,5 +92,8 @@ function refusalIn(error: unknown): PawsError | undefined {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  if (!(error instanceof Error)) return String(error)
+  const { code, path } = error as NodeJS.ErrnoException
+  const reason = path !== undefined && fileErrors[code ?? '']
+  return reason ? `${path}: ${reason}` : error.message
 }

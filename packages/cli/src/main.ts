@@ -2,10 +2,11 @@ import { type CliConfig, readConfig } from './config.ts'
 import { report } from './errors.ts'
 import { createProgram } from './program.ts'
 
-// Whoever reads the output may stop reading, like head(1): then there is nothing left to do, as for any program in a pipe.
+// Whoever reads the output may stop reading, like head(1): then there is nothing left to do, as for any program in a
+// pipe. A command that has something to end first listens too.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
-  process.exit(141)
+  if (process.stdout.listenerCount('error') === 1) process.exit(141)
 })
 
 let config: CliConfig | undefined

@@ -53,5 +53,30 @@ export function createProgram(config: CliConfig): Command {
     program.commandsGroup(group)
     for (const register of registers) register(program, context)
   }
+  for (const command of program.commands) pointAtHelp(command, 'paws')
   return program
+}
+
+/**
+ * Each command points at its own help. A family with a default member takes an unknown one's name for an argument of
+ * that: here it is refused as what it is.
+ */
+function pointAtHelp(command: Command, parent: string): void {
+  const name = `${parent} ${command.name()}`
+  command.showHelpAfterError(`("${name} --help" says how it is called)`)
+  for (const member of command.commands) {
+    pointAtHelp(member, name)
+    if (command.commands.length < 2) continue
+    member.allowExcessArguments()
+    member.hook('preAction', () => {
+      if (member.args.length <= member.registeredArguments.length || member.registeredArguments.at(-1)?.variadic) return
+      const [first = ''] = command.args
+      const known = command.commands.some((one) => one.name() === first || one.aliases().includes(first))
+      command.error(
+        known
+          ? `error: too many arguments for '${name} ${member.name()}'`
+          : `error: unknown command '${name} ${first}'`,
+      )
+    })
+  }
 }

@@ -19,6 +19,13 @@ export function sizeMB(text: string): number {
   return Math.round(Number(match[1]) * (match[2]?.toLowerCase() === 'g' ? 1024 : 1))
 }
 
+/** 1, 2, 3, … */
+export function count(text: string): number {
+  const number = wholeNumber(text)
+  if (number === 0) throw new InvalidArgumentError('It is at least 1.')
+  return number
+}
+
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It is a whole number.')
   return Number(text)

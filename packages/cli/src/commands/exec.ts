@@ -21,7 +21,7 @@ Examples:
   echo '{"a":1}' | paws exec -i SESSION -- jq .a
   paws exec -t SESSION                 a login shell
 
-No shell reads the command unless it is one. Ctrl-C ends the command, not the session.
+No shell reads the command unless it is one; its own options stand after "--". Ctrl-C ends the command, not the session.
 
 Exit codes: the command's own; 124 when its time ran out; 125 when paws could not run it.`
 

@@ -84,5 +84,5 @@ function showNew(key: NewApiKey, json: boolean | undefined, { output }: Context)
 function stateOf({ revokedAt, expiresAt }: ApiKey): string {
   if (revokedAt) return 'revoked'
   if (!expiresAt) return 'active'
-  return Date.parse(expiresAt) < Date.now() ? 'expired' : `until ${expiresAt.slice(0, 10)}`
+  return Date.parse(expiresAt) < Date.now() ? 'expired' : `until ${expiresAt.slice(0, 16).replace('T', ' ')} UTC`
 }

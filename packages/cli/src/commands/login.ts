@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -40,9 +41,10 @@ export const loginCommand: Register = (program, context) => {
       .summary('forget what login stored')
       .description('Forgets what "paws login" stored. The key itself stays valid.'),
   ).action(async ({ json }: { json?: boolean }) => {
+    const stored = existsSync(config.loginFile)
     await rm(config.loginFile, { force: true })
-    if (json) output.json({ removed: config.loginFile })
-    else output.line(`Removed ${config.loginFile}.`)
+    if (json) output.json({ removed: stored ? config.loginFile : null })
+    else output.line(stored ? `Removed ${config.loginFile}.` : 'Nothing was stored.')
   })
 }
 

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import type { CreateSession, PawsClient, Session } from '@paws/sdk'
 import { Option } from 'commander'
 import { type Context, type Register, readText } from '../context.ts'
@@ -27,7 +28,7 @@ Examples:
   id=$(paws run --detach 'sleep 60'); paws logs -f $id
 
 The script runs as root inside, in /workspace, by its #! line or bash. Its stdout and stderr come as they are written.
-Ctrl-C cancels the session; a second one leaves it alone and goes.
+Ctrl-C cancels the session, and so does a reader like head(1) that leaves; a second one leaves it alone and goes.
 
 Exit codes: the script's own; 124 when its time ran out; 125 when paws could not run it; 130 when it was cancelled.`
 
@@ -65,17 +66,23 @@ async function run(argument: string | undefined, options: RunOptions, context: C
   const session = await follow(client, accepted.sessionId, options, context)
   if (options.json) context.output.json(session)
   process.exitCode = exitCodeOf(session, context)
+  if (session.exitCode === 127 && argument !== undefined && existsSync(argument)) {
+    context.output.note(`paws: "${argument}" is a file here, not in the sandbox. To run it there: --file ${argument}`)
+  }
 }
 
 async function scriptOf(argument: string | undefined, file: string | undefined): Promise<string> {
   if (argument !== undefined && file !== undefined) throw usageError('Give the script or --file, not both.')
-  if (argument !== undefined && argument !== '-') return argument
+  if (argument !== undefined && argument !== '-') return notEmpty(argument)
   if (file === undefined && argument === undefined && process.stdin.isTTY) {
     throw usageError(
       'There is no script. Give it as an argument, by --file, or through a pipe; "paws run --help" has examples.',
     )
   }
-  const script = await readText(file ?? '-')
+  return notEmpty(await readText(file ?? '-'))
+}
+
+function notEmpty(script: string): string {
   if (script === '') throw usageError('The script is empty.')
   return script
 }
@@ -93,6 +100,8 @@ function requestOf(script: string, options: RunOptions): CreateSession {
   }
 }
 
+const endings = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /** Shows the session's output until it has ended. The first Ctrl-C cancels it, the second stops following. */
 async function follow(
   client: PawsClient,
@@ -102,12 +111,16 @@ async function follow(
 ): Promise<Session> {
   const leave = new AbortController()
   let cancelling: Promise<unknown> | undefined
+  const cancel = () => {
+    cancelling ??= client.sessions.cancel(sessionId).catch((error) => leave.abort(error))
+  }
   const onSignal = () => {
     if (cancelling) return leave.abort(new Exit(exitCodes.cancelled, `Session ${sessionId} may still run.`))
     output.note('Cancelling; once more to leave it.')
-    cancelling = client.sessions.cancel(sessionId).catch((error) => leave.abort(error))
+    cancel()
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  for (const name of endings) process.on(name, onSignal)
+  process.stdout.on('error', cancel)
   try {
     return await client.sessions.wait(sessionId, {
       signal: leave.signal,
@@ -120,7 +133,8 @@ async function follow(
       },
     })
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    for (const name of endings) process.off(name, onSignal)
+    process.stdout.off('error', cancel)
   }
 }
 

@@ -2,7 +2,7 @@ import { type Session, type SessionStatus, type SessionSummary, sessionStatuses 
 import { Option } from 'commander'
 import { type Context, type Register, withJson } from '../context.ts'
 import { ago, type Columns, shortDuration } from '../output.ts'
-import { pair, wholeNumber } from '../terms.ts'
+import { count, pair } from '../terms.ts'
 
 const columns: Columns<SessionSummary> = {
   SESSION: (session) => session.sessionId,
@@ -30,14 +30,14 @@ export const sessionsCommand: Register = (program, context) => {
   withJson(sessions.command('list', { isDefault: true }).description('Lists sessions, newest first.'))
     .addOption(new Option('--status <status>', 'only these').choices(sessionStatuses))
     .option('-m, --metadata <NAME=VALUE>', 'only those with this metadata', pair)
-    .option('-n, --limit <n>', 'at most so many', wholeNumber, 20)
+    .option('-n, --limit <n>', 'at most so many', count, 20)
     .addHelpText(
       'after',
       '\nExamples:\n  paws sessions --status running\n  paws sessions list -n 100 -m issueId=123 --json',
     )
     .action((options: ListOptions) => list(options, context))
 
-  withJson(sessions.command('get <session>').description('Shows a session.')).action(
+  withJson(sessions.command('get <session>').alias('show').description('Shows a session.')).action(
     async (sessionId: string, { json }: { json?: boolean }) => {
       const session = await context.client().sessions.get(sessionId)
       if (json) context.output.json(session)
@@ -57,9 +57,7 @@ export const sessionsCommand: Register = (program, context) => {
 
 async function list({ status, metadata, limit, json }: ListOptions, { client, output }: Context): Promise<void> {
   const rows: SessionSummary[] = []
-  if (limit > 0) {
-    for await (const session of client().sessions.list({ status, metadata })) if (rows.push(session) === limit) break
-  }
+  for await (const session of client().sessions.list({ status, metadata })) if (rows.push(session) === limit) break
   if (json) output.json({ sessions: rows })
   else output.table(rows, columns, 'There are no such sessions. "paws run" makes one.')
 }

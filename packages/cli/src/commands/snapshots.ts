@@ -44,7 +44,7 @@ export const snapshotsCommand: Register = (program, context) => {
     },
   )
 
-  withJson(snapshots.command('get <id>').description('Shows a snapshot.')).action(
+  withJson(snapshots.command('get <id>').alias('show').description('Shows a snapshot.')).action(
     async (id: string, { json }: Json) => {
       const { workers, isolation, sizeBytes, ...snapshot } = await context.client().snapshots.get(id)
       if (json) return output.json({ workers, isolation, sizeBytes, ...snapshot })

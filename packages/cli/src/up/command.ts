@@ -5,7 +5,7 @@ import { type Installation, up } from './up.ts'
 const help = `
 Everything is kept in PAWS_DATA (as root /var/lib/paws, else ~/.local/share/paws): the database, snapshots, logs/, and
 credentials.json with the URL and the API key. Other commands on this machine find those two there by themselves, and
-a second "up" prints them again. PORT and HOST say where it listens (127.0.0.1:8080); with DATABASE_URL your own
+every start prints them again. PORT and HOST say where it listens (127.0.0.1:8080); with DATABASE_URL your own
 PostgreSQL server is used. Ctrl-C waits for running sessions and stops all; a second one doesn't wait; a third kills.`
 
 /** Registers \`up\`, which runs until it is told to stop. */
