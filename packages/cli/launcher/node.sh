@@ -23,9 +23,10 @@ bring_node() {
 
 # An npm from elsewhere may not run under this Node: only the one beside it counts.
 machine_has_node() {
-  local node npm
+  local node npm version
   node=$(command -v node) && npm=$(command -v npm) && [[ ${node%/*} == "${npm%/*}" ]] || return 1
-  (($(node -p 'process.versions.node.split(".")[0]') >= least_node))
+  version=$(node --version) && version=${version#v}
+  ((${version%%.*} >= least_node))
 }
 
 install_node() {
