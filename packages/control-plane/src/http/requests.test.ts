@@ -37,7 +37,13 @@ describe('every answer has one shape', () => {
     expect(long).toMatch(/^HTTP\/1.1 400 .*X-Request-Id: req_.*16 KiB/s)
     const host = 'GET /healthz HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n'
     expect(await sendRaw(port, host)).toMatch(refusal)
-    expect(await sendRaw(port, 'GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n')).toMatch(/^HTTP\/1.1 400 /)
+    expect(await sendRaw(port, 'GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n')).toMatch(refusal)
+    const expecting = 'GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nConnection: close\r\n\r\n'
+    expect(await sendRaw(port, expecting)).toMatch(/^HTTP\/1.1 200 /)
+    const terminal = `GET /v1/sessions/${crypto.randomUUID()}/terminal HTTP/1.1\r\nHost: x\r\nX-API-Key: ${plane.key}\r\n`
+    const upgrade =
+      'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n'
+    expect(await sendRaw(port, terminal + upgrade)).toMatch(/^HTTP\/1.1 400 .*"path":"Sec-WebSocket-Key"/s)
   })
 
   test('as RFC 9457 for who accepts that', async () => {

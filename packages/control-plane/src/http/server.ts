@@ -1,4 +1,4 @@
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -40,6 +40,11 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
     },
   })
   const answering = new Set<ServerResponse>()
+  const answer = (request: IncomingMessage, response: ServerResponse) => {
+    answering.add(response)
+    response.once('close', () => answering.delete(response))
+    void listener(request, response)
+  }
   const server = createServer(
     {
       keepAliveTimeout: 65_000,
@@ -47,14 +52,14 @@ export async function startServer(options: ServerOptions): Promise<HttpServer> {
       // Bodies are timed where they are read: a snapshot of 16 GB takes its time.
       requestTimeout: 0,
       noDelay: true,
+      // Refused below, in the shape of all errors.
+      requireHostHeader: false,
       shouldUpgradeCallback: (request) => request.method === 'GET',
     },
-    (request, response) => {
-      answering.add(response)
-      response.once('close', () => answering.delete(response))
-      void listener(request, response)
-    },
+    answer,
   )
+  // An expectation that nobody knows may be passed over (RFC 9110, section 10.1.1); Node would refuse it without a body.
+  server.on('checkExpectation', answer)
   const upgraded = new Set<Duplex>()
   server.on('upgrade', (request, socket, head) => {
     upgraded.add(socket)

@@ -1,5 +1,6 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { ApiError } from '../errors.ts'
 
 interface Upgrade {
   socket: Duplex
@@ -37,4 +38,20 @@ export function takeUpgrade(
   if (!taken) throw new Error('Only a request for an upgrade can be upgraded')
   response.detachSocket(taken.socket as Parameters<ServerResponse['detachSocket']>[0])
   upgrade(request, taken.socket, taken.head)
+}
+
+/**
+ * Makes sure that a WebSocket can be opened, while a refusal can still have the shape of all others.
+ *
+ * @throws VALIDATION_ERROR naming the header; RFC 6455, section 4.2.1
+ */
+export function assertWebSocket(headers: Headers): void {
+  const refuse = (path: string, message: string) => {
+    throw new ApiError('VALIDATION_ERROR', `${path}: ${message}`, { details: [{ path, message }] })
+  }
+  if (headers.get('upgrade')?.toLowerCase() !== 'websocket') refuse('Upgrade', 'Must be "websocket"')
+  if (headers.get('sec-websocket-version') !== '13') refuse('Sec-WebSocket-Version', 'Must be 13')
+  if (!/^[+/0-9A-Za-z]{22}==$/.test(headers.get('sec-websocket-key') ?? '')) {
+    refuse('Sec-WebSocket-Key', 'Must be 16 bytes as base64')
+  }
 }

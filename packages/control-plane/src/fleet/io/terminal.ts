@@ -38,7 +38,6 @@ export async function openTerminal(services: IoServices, { rows, cols, log, ...o
   const path = `terminal?${new URLSearchParams({ rows: String(rows), cols: String(cols) })}`
   const { stream } = await askSession(services, { ...options, action: 'terminal', method: 'POST', path })
   return (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // A handshake that fails is answered by the server itself.
     socket.once('close', () => stream.destroy())
     server.handleUpgrade(request, socket, head, (client) => {
       client.on('error', (error) => log.debug({ err: error }, 'a terminal broke'))

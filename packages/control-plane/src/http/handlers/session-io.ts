@@ -1,5 +1,6 @@
 import { execInSession, openTerminal, readSessionFile, writeSessionFile } from '../../fleet/index.ts'
 import type { Handlers } from '../handler.ts'
+import { assertWebSocket } from '../upgrade.ts'
 
 /** What happens inside of running sessions. */
 export const sessionIoHandlers = {
@@ -8,7 +9,8 @@ export const sessionIoHandlers = {
     return { status: 200, events: await execInSession(services, options) }
   },
 
-  async openTerminal({ params, query, caller, signal, log }, services) {
+  async openTerminal({ params, query, caller, headers, signal, log }, services) {
+    assertWebSocket(headers)
     const { rows, cols } = query
     const options = { orgId: caller.orgId, sessionId: params.sessionId, rows, cols, signal, log }
     return { status: 101, upgrade: await openTerminal(services, options) }
