@@ -61,7 +61,8 @@ export async function callOperation(
 
 async function upgrade(world: World, path: string, key: string | null) {
   const credential = key ? `Authorization: Bearer ${key}\r\n` : ''
-  const head = `GET ${path} HTTP/1.1\r\nHost: x\r\n${credential}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`
+  const wish = `Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${'A'.repeat(22)}==\r\n`
+  const head = `GET ${path} HTTP/1.1\r\nHost: x\r\n${credential}Connection: Upgrade\r\n${wish}\r\n`
   const answer = await sendRaw(Number(new URL(world.plane.url).port), head)
   const body = answer.split('\r\n\r\n')[1] ?? ''
   return { status: Number(answer.split(' ')[1]), code: /"code":"(\w+)"/.exec(body)?.[1], body }
