@@ -36,39 +36,77 @@ describe('on this host', () => {
 })
 
 describe('a host with cgroup v2, as the kernel would describe it', () => {
+  const root = process.getuid?.() === 0
   let folder: string
   afterEach(() => rm(folder, { recursive: true }))
 
-  async function host(controllers: string) {
+  async function host({ offered = 'cpuset cpu io memory pids', delegated = true, path = '/a.scope' }) {
     folder = await mkdtemp(join(tmpdir(), 'paws-cgroup-'))
-    const scope = process.getuid?.() === 0 ? folder : join(folder, 'a.scope')
-    await mkdir(scope, { recursive: true })
+    const scope = join(folder, 'a.scope')
+    for (const group of [folder, scope]) {
+      await mkdir(group, { recursive: true })
+      await writeFile(join(group, 'cgroup.controllers'), `${offered}\n`)
+    }
     await writeFile(join(folder, 'mountinfo'), `30 23 0:26 / ${folder} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n`)
-    await writeFile(join(folder, 'cgroup'), '0::/a.scope\n')
-    await writeFile(join(scope, 'cgroup.controllers'), `${controllers}\n`)
-    return { scope, cgroups: await openCgroups(folder) }
+    await writeFile(join(folder, 'cgroup'), `0::${path}\n`)
+    const asked: string[] = []
+    const isDelegated = async (group: string) => {
+      asked.push(group)
+      return delegated
+    }
+    return { scope, asked, cgroups: await openCgroups({ self: folder, isDelegated }) }
   }
+  const controls = (group: string) => readFile(join(group, 'cgroup.subtree_control'), 'utf8')
 
-  test('hands the controllers on, and writes limits in its words', async () => {
-    const { scope, cgroups } = await host('cpuset cpu io memory pids')
+  test('hands the controllers on inside the delegated group, and writes limits in its words', async () => {
+    const { scope, cgroups } = await host({})
     expect(cgroups.limitations).toEqual([])
-    expect(await readFile(join(scope, 'cgroup.subtree_control'), 'utf8')).toBe('+cpu +memory +pids')
+    expect(await controls(scope)).toBe('+cpu +memory +pids')
+    expect(await controls(join(scope, 'paws-sandboxes'))).toBe('+cpu +memory +pids')
     const group = await cgroups.create('paws-a')
-    expect(group.directories).toEqual([join(scope, 'paws-a')])
+    const directory = join(scope, 'paws-sandboxes/paws-a')
+    expect(group.directories).toEqual([directory])
+    expect(await cgroups.list('paws-')).toEqual(['paws-a'])
+    for (const file of ['cpu.max', 'memory.max', 'memory.swap.max', 'pids.max'])
+      await writeFile(join(directory, file), '')
     await group.limit({ vcpus: 1.5, memoryMB: 512, pids: 1024 })
-    const read = (file: string) => readFile(join(scope, 'paws-a', file), 'utf8')
+    const read = (file: string) => readFile(join(directory, file), 'utf8')
     expect(await read('cpu.max')).toBe('150000 100000')
     expect(await read('memory.max')).toBe(`${512 * 1024 * 1024}`)
     expect(await read('memory.swap.max')).toBe('0')
     expect(await read('pids.max')).toBe('1024')
-    await writeFile(join(scope, 'paws-a', 'memory.events'), 'low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\n')
+    await writeFile(join(directory, 'memory.events'), 'low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\n')
     expect(await group.oomKills()).toBe(2)
   })
 
+  test('a kernel that does not count swap has no limit of it, and that stops nothing', async () => {
+    const { scope, cgroups } = await host({ offered: 'memory' })
+    const group = await cgroups.create('paws-a')
+    await writeFile(join(scope, 'paws-sandboxes/paws-a/memory.max'), '')
+    await group.limit({ vcpus: 1, memoryMB: 512, pids: 1024 })
+  })
+
+  test('the leaf that an earlier look moved this process to is not taken for the delegated group', async () => {
+    const { scope, asked, cgroups } = await host({ path: '/a.scope/paws-worker' })
+    expect(asked).toEqual(['/a.scope'])
+    expect(cgroups.open('paws-a').directories).toEqual([join(scope, 'paws-sandboxes/paws-a')])
+  })
+
+  test('in a group that is not delegated nothing is touched: root takes the top, others have no limits', async () => {
+    const { scope, cgroups } = await host({ delegated: false })
+    await expect(controls(scope)).rejects.toMatchObject({ code: 'ENOENT' })
+    expect(cgroups.open('paws-a').directories).toEqual(root ? [join(folder, 'paws-sandboxes/paws-a')] : [])
+    expect(cgroups.limitations).toHaveLength(root ? 0 : 2)
+    if (!root) expect(cgroups.limitations[0]).toContain('by "systemd-run --user --scope -p Delegate=yes"')
+  })
+
   test('says in whole sentences what it can not hold sandboxes to', async () => {
-    const { cgroups } = await host('pids')
+    const { cgroups } = await host({ offered: 'pids' })
     expect(cgroups.limitations).toHaveLength(2)
-    expect(cgroups.limitations[0]).toMatch(/^CPU limits of sandboxes are not enforced: .*delegated cpu cgroup.*\.$/)
+    expect(cgroups.limitations[0]).toMatch(
+      /^CPU limits of sandboxes are not enforced: no cgroup .* controller cpu .*\.$/,
+    )
+    if (!root) expect(cgroups.limitations[0]).toContain('Delegate=cpu memory pids')
     expect(cgroups.limitations[1]).toMatch(/^Memory limits/)
   })
 })

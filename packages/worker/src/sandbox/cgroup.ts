@@ -1,6 +1,9 @@
-import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Hierarchy } from './cgroup-mounts.ts'
+import { findHierarchies } from './hierarchies.ts'
+import { isDelegated } from './unified.ts'
 
 export interface Limits {
   vcpus: number
@@ -28,36 +31,23 @@ export interface Cgroups {
   open(name: string): Cgroup
 }
 
-/** One hierarchy that sandboxes get a group in: a folder, and which controllers work there. */
-interface Hierarchy {
-  directory: string
-  controllers: string[]
-  version: 1 | 2
-}
-
-const WANTED = ['cpu', 'memory', 'pids']
 /** Without its cgroup the number of processes is still bounded, by a resource limit of the user namespace. */
 const UNENFORCED: Record<string, string> = {
   cpu: 'CPU limits of sandboxes are not enforced',
   memory: 'Memory limits of sandboxes are not enforced',
 }
 
-/**
- * Finds what this process may use: cgroup v2 as root or delegated, v1 as root, or nothing.
- *
- * @param self where the kernel tells of this process
- */
-export async function openCgroups(self = '/proc/self'): Promise<Cgroups> {
-  const hierarchies = await findHierarchies(self)
+/** Where the kernel tells of this process, and whether systemd has handed a group of v2 to who runs in it. */
+const HOST = { self: '/proc/self', isDelegated }
+
+/** Finds what this process may use: cgroup v2 as root or delegated, v1 as root, or nothing. */
+export async function openCgroups(host = HOST): Promise<Cgroups> {
+  const hierarchies = await findHierarchies(host.self, host.isDelegated)
   const usable = hierarchies.flatMap((hierarchy) => hierarchy.controllers)
   const missing = Object.keys(UNENFORCED).filter((controller) => !usable.includes(controller))
   const open = (name: string) => cgroup(hierarchies, name)
   return {
-    limitations: missing.map(
-      (controller) =>
-        `${UNENFORCED[controller]}: this user has no delegated ${controller} cgroup ` +
-        '(run the worker as root, or by "systemd-run --user --scope -p Delegate=yes").',
-    ),
+    limitations: missing.map((name) => `${UNENFORCED[name]}: ${whyNot(name, hierarchies.length > 0)}`),
     open,
     async create(name) {
       const created = open(name)
@@ -69,6 +59,17 @@ export async function openCgroups(self = '/proc/self'): Promise<Cgroups> {
       return [...new Set(names.flat().filter((name) => name.startsWith(prefix)))]
     },
   }
+}
+
+function whyNot(controller: string, hasSome: boolean): string {
+  if (process.getuid?.() === 0)
+    return `no cgroup with the controller ${controller} is writable here. A container needs /sys/fs/cgroup writable.`
+  if (!hasSome)
+    return 'no cgroup was delegated to this process. Start it as root, or by "systemd-run --user --scope -p Delegate=yes".'
+  return (
+    `no cgroup of this process has the controller ${controller}. As root: "systemctl edit user@.service", ` +
+    `write "[Service]" and "Delegate=cpu memory pids", then "systemctl restart user@${process.getuid?.()}".`
+  )
 }
 
 function cgroup(hierarchies: Hierarchy[], name: string): Cgroup {
@@ -94,7 +95,8 @@ function cgroup(hierarchies: Hierarchy[], name: string): Cgroup {
 }
 
 async function setLimit({ directory, version }: Hierarchy, controller: string, limits: Limits) {
-  const write = (file: string, value: string | number) => writeFile(join(directory, file), `${value}`)
+  // Asked to create a file that it hasn't, the kernel would answer EACCES.
+  const write = (file: string, value: string | number) => writeFile(join(directory, file), `${value}`, { flag: 'r+' })
   const bytes = limits.memoryMB * 1024 * 1024
   const quotaUs = Math.round(limits.vcpus * 100_000)
   if (controller === 'pids') await write('pids.max', limits.pids)
@@ -144,90 +146,4 @@ async function killAll(directory: string) {
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
     }
   }
-}
-
-async function findHierarchies(self: string): Promise<Hierarchy[]> {
-  const mounts = await readMounts(self)
-  const own = await readFile(join(self, 'cgroup'), 'utf8')
-  const found: Hierarchy[] = []
-  for (const line of own.trim().split('\n')) {
-    const [, names, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
-    if (names === undefined || path === undefined) continue
-    const hierarchy = names === '' ? await unified(mounts, path) : await legacy(mounts, names.split(','), path)
-    if (hierarchy) found.push(hierarchy)
-  }
-  return found
-}
-
-interface Mount {
-  /** The part of the hierarchy that is mounted */
-  root: string
-  at: string
-  type: string
-  options: string[]
-}
-
-async function readMounts(self: string): Promise<Mount[]> {
-  const text = await readFile(join(self, 'mountinfo'), 'utf8')
-  return text
-    .trim()
-    .split('\n')
-    .map((line) => {
-      const [before = '', after = ''] = line.split(' - ')
-      const [, , , root = '', at = ''] = before.split(' ')
-      const [type = '', , options = ''] = after.split(' ')
-      return { root, at, type, options: options.split(',') }
-    })
-    .filter((mount) => mount.type.startsWith('cgroup'))
-}
-
-/** Below the group that this process is in, so that what limits the worker limits its sandboxes too. */
-async function legacy(mounts: Mount[], names: string[], path: string): Promise<Hierarchy | undefined> {
-  const controllers = names.filter((name) => WANTED.includes(name))
-  const mount = mounts.find(({ type, options }) => type === 'cgroup' && names.every((name) => options.includes(name)))
-  if (!mount || controllers.length === 0) return undefined
-  const directory = join(mount.at, mount.root === '/' ? path : path.slice(mount.root.length))
-  return (await isWritable(directory)) ? { directory, controllers, version: 1 } : undefined
-}
-
-/**
- * In v2 a group that has processes can't hand controllers on. Root makes its groups at the top, which may; somebody else
- * moves this process into a leaf of the group that was delegated to it.
- */
-async function unified(mounts: Mount[], path: string): Promise<Hierarchy | undefined> {
-  const mount = mounts.find(({ type }) => type === 'cgroup2')
-  if (!mount) return undefined
-  const root = process.getuid?.() === 0
-  // A second look finds this process in the leaf that the first moved it to.
-  const directory = root ? mount.at : join(mount.at, path.replace(/\/paws-worker$/, ''))
-  if (!(await isWritable(directory))) return undefined
-  const offered = (await readFile(join(directory, 'cgroup.controllers'), 'utf8')).trim().split(' ')
-  const controllers = offered.filter((name) => WANTED.includes(name))
-  if (controllers.length === 0) return undefined
-  const handOn = () =>
-    writeFile(join(directory, 'cgroup.subtree_control'), controllers.map((name) => `+${name}`).join(' '))
-  try {
-    await handOn().catch(async (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EBUSY') throw error
-      await moveToLeaf(directory)
-      await handOn()
-    })
-  } catch {
-    // Others live in that group too, or it isn't this user's: then nothing is enforced here, and that is said.
-    return undefined
-  }
-  return { directory, controllers, version: 2 }
-}
-
-async function moveToLeaf(directory: string) {
-  const leaf = join(directory, 'paws-worker')
-  await mkdir(leaf, { recursive: true })
-  await writeFile(join(leaf, 'cgroup.procs'), `${process.pid}`)
-}
-
-async function isWritable(directory: string): Promise<boolean> {
-  return access(directory, constants.W_OK).then(
-    () => true,
-    () => false,
-  )
 }
