@@ -3,6 +3,7 @@ import { createClient, type PawsClient } from '@paws/sdk'
 import { type CliConfig, type Credentials, readCredentials } from '../config.ts'
 import { writePrivately } from '../private-file.ts'
 import { ensureSnapshot, sayHello } from './first-session.ts'
+import { makeDataFolder } from './folder.ts'
 import { endLeftovers, markProcess } from './leftovers.ts'
 import { type FolderLock, lockFolder } from './lock.ts'
 import { controlPlaneService, findPort, foldersOf, postgresService, workerService } from './services.ts'
@@ -33,7 +34,7 @@ export async function up(config: CliConfig, options: UpOptions): Promise<void> {
   const { dataDir } = config
   const folders = foldersOf(dataDir)
   // As root others must get through it: PostgreSQL's user, and the ids that sandboxes have outside.
-  await mkdir(dataDir, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 })
+  await makeDataFolder(dataDir, process.getuid?.() === 0 ? 0o711 : 0o700)
   await mkdir(folders.logs, { recursive: true, mode: 0o700 })
   const lock = await lockFolder(dataDir)
   const running: Supervised[] = []
