@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { mkdir, realpath, rm, statfs } from 'node:fs/promises'
-import { availableParallelism, totalmem } from 'node:os'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Logger, pino } from 'pino'
@@ -17,6 +17,7 @@ import { openJournals } from './link/journal.ts'
 import { openTunnel } from './link/tunnel.ts'
 import type { Driver, Isolation } from './sandbox/driver.ts'
 import { createProcessDriver } from './sandbox/process.ts'
+import { usableMemoryMB } from './sandbox/usable-memory.ts'
 import { openSessions } from './sessions/index.ts'
 import { serveSessions } from './sessions/serve.ts'
 import { openSnapshotStore } from './snapshots/index.ts'
@@ -109,7 +110,7 @@ function describeHost({ dataDir, maxSessions }: Config, { isolation, limitations
     const { blocks, bsize } = await statfs(dataDir)
     const resources = {
       vcpus: availableParallelism(),
-      memoryMB: Math.floor(Math.min(process.constrainedMemory() || totalmem(), totalmem()) / 1024 ** 2),
+      memoryMB: await usableMemoryMB(),
       diskMB: Math.floor((blocks * bsize) / 1024 ** 2),
     }
     return { version: manifest.version, isolation, limitations, maxSessions, resources, snapshots }
