@@ -97,7 +97,7 @@ describe('a host with cgroup v2, as the kernel would describe it', () => {
     await expect(controls(scope)).rejects.toMatchObject({ code: 'ENOENT' })
     expect(cgroups.open('paws-a').directories).toEqual(root ? [join(folder, 'paws-sandboxes/paws-a')] : [])
     expect(cgroups.limitations).toHaveLength(root ? 0 : 2)
-    if (!root) expect(cgroups.limitations[0]).toContain('by "systemd-run --user --scope -p Delegate=yes"')
+    if (!root) expect(cgroups.limitations[0]).toContain('"systemd-run --user --scope -p Delegate=yes"')
   })
 
   test('says in whole sentences what it can not hold sandboxes to', async () => {

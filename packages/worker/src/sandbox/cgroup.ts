@@ -65,7 +65,10 @@ function whyNot(controller: string, hasSome: boolean): string {
   if (process.getuid?.() === 0)
     return `no cgroup with the controller ${controller} is writable here. A container needs /sys/fs/cgroup writable.`
   if (!hasSome)
-    return 'no cgroup was delegated to this process. Start it as root, or by "systemd-run --user --scope -p Delegate=yes".'
+    return (
+      'no cgroup was delegated to this process. ' +
+      'Start paws as root, or put "systemd-run --user --scope -p Delegate=yes" before its command.'
+    )
   return (
     `no cgroup of this process has the controller ${controller}. As root: "systemctl edit user@.service", ` +
     `write "[Service]" and "Delegate=cpu memory pids", then "systemctl restart user@${process.getuid?.()}".`
