@@ -67,7 +67,7 @@ function whyNot(controller: string, hasSome: boolean): string {
   if (!hasSome)
     return (
       'no cgroup was delegated to this process. ' +
-      'Start paws as root, or put "systemd-run --user --scope -p Delegate=yes" before its command.'
+      'Start paws as root or, on cgroup v2, put "systemd-run --user --scope -p Delegate=yes" before its command.'
     )
   return (
     `no cgroup of this process has the controller ${controller}. As root: "systemctl edit user@.service", ` +
