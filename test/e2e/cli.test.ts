@@ -259,6 +259,7 @@ test('the fleet is shown with what its hosts cannot enforce; workers drain and g
   const second = { name: 'second', state }
   expect((await plane.call('POST', '/worker/enrol', { key: token.trim(), body: second })).status).toBe(201)
   expect((await paws(['fleet', 'drain', 'second'])).stdout).toContain('second is draining; 0 sessions still run there.')
+  expect((await paws(['fleet', 'undrain', 'second'])).stdout).toBe('second takes sessions again.\n')
   expect((await paws(['fleet', 'remove', 'second'])).code).toBe(0)
   expect((await paws(['fleet', 'workers', '--json'])).stdout).not.toContain('second')
 })

@@ -31,6 +31,7 @@ export const endpoints = {
   listWorkers: fleet.listWorkers,
   getWorker: fleet.getWorker,
   drainWorker: fleet.drainWorker,
+  undrainWorker: fleet.undrainWorker,
   removeWorker: fleet.removeWorker,
   createEnrolmentToken: fleet.createEnrolmentToken,
 

@@ -74,6 +74,17 @@ export const drainWorker = endpoint({
   errors: ['WORKER_NOT_FOUND', 'INVALID_STATE'],
 })
 
+export const undrainWorker = endpoint({
+  method: 'post',
+  path: '/v1/fleet/workers/{name}/undrain',
+  access: 'fleet:admin',
+  tag: 'Fleet',
+  summary: 'Give a draining worker new sessions again',
+  params: workerParams,
+  returns: { 200: Worker },
+  errors: ['WORKER_NOT_FOUND', 'INVALID_STATE'],
+})
+
 export const removeWorker = endpoint({
   method: 'delete',
   path: '/v1/fleet/workers/{name}',

@@ -24,5 +24,5 @@ export const workerStatuses = ['healthy', 'draining', 'unhealthy'] as const
 export type WorkerStatus = (typeof workerStatuses)[number]
 export const workerCan = {
   drain: ['healthy', 'unhealthy'],
-  remove: ['healthy', 'draining', 'unhealthy'],
+  undrain: ['draining', 'unhealthy'],
 } as const satisfies Record<string, readonly WorkerStatus[]>

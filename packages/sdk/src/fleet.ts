@@ -13,6 +13,7 @@ export function fleetOf(http: Http) {
     },
     worker: (name: string) => dataOf(http.GET('/v1/fleet/workers/{name}', { params: { path: { name } } })),
     drain: (name: string) => dataOf(http.POST('/v1/fleet/workers/{name}/drain', { params: { path: { name } } })),
+    undrain: (name: string) => dataOf(http.POST('/v1/fleet/workers/{name}/undrain', { params: { path: { name } } })),
     async remove(name: string): Promise<void> {
       await http.DELETE('/v1/fleet/workers/{name}', { params: { path: { name } } })
     },

@@ -20,6 +20,7 @@ const help = `
 Examples:
   paws fleet
   paws fleet drain worker-1       no new sessions; what runs there ends by itself
+  paws fleet undrain worker-1     it takes new sessions again
   paws fleet remove worker-1      its credential ends at once
   paws fleet token --expires 10m  for: paws worker --join URL --token TOKEN
 
@@ -54,7 +55,18 @@ export const fleetCommand: Register = (program, context) => {
     async (name: string, { json }: Json) => {
       const worker = await context.client().fleet.drain(name)
       if (json) output.json(worker)
-      else output.line(`${name} is draining; ${worker.capacity.running} sessions still run there.`)
+      else {
+        output.line(`${name} is draining; ${worker.capacity.running} sessions still run there.`)
+        output.note(`"paws fleet undrain ${name}" takes it back.`)
+      }
+    },
+  )
+
+  withJson(fleet.command('undrain <worker>').description('Gives it new sessions again.')).action(
+    async (name: string, { json }: Json) => {
+      const worker = await context.client().fleet.undrain(name)
+      if (json) output.json(worker)
+      else output.line(`${name} takes sessions again.`)
     },
   )
 

@@ -108,7 +108,7 @@ test('workers are listed by name with what they run; silence makes them unhealth
   expect((await plane.call('GET', `/v1/fleet/workers/${name}`)).body).toMatchObject({ status: 'unhealthy' })
 })
 
-test('a drained worker gets nothing, and draining it again is refused with the reason', async () => {
+test('a drained worker gets nothing until that is taken back; either twice is refused with the reason', async () => {
   const worker = await enrol('drained')
   expect((await plane.call('POST', `/v1/fleet/workers/${worker.name}/drain`)).body).toMatchObject({
     status: 'draining',
@@ -121,6 +121,13 @@ test('a drained worker gets nothing, and draining it again is refused with the r
   })
   await plane.call('POST', '/v1/sessions', { body: request() })
   expect(await claim(worker.credential)).toEqual([])
+  const undrain = () => plane.call('POST', `/v1/fleet/workers/${worker.name}/undrain`)
+  expect((await undrain()).body).toMatchObject({ status: 'healthy' })
+  const needless = await undrain()
+  expect([needless.status, needless.body.error.code]).toEqual([409, 'INVALID_STATE'])
+  expect(needless.body.error).toMatchObject({ details: [{ current: 'healthy', allowed: ['draining', 'unhealthy'] }] })
+  expect(await claim(worker.credential)).toHaveLength(1)
+  await plane.call('POST', '/v1/sessions', { body: request() })
 })
 
 test("a removed worker's credential ends at once", async () => {
@@ -140,7 +147,7 @@ test("the fleet's numbers add up", async () => {
   const { body: list } = await plane.call<{ workers: { capacity: { max: number } }[] }>('GET', '/v1/fleet/workers')
   expect(body.totalWorkers).toBe(list.workers.length)
   expect(body.totalCapacity).toBe(list.workers.reduce((sum, { capacity }) => sum + capacity.max, 0))
-  expect(body).toMatchObject({ usedCapacity: 1, activeSessions: 1, queuedSessions: 1, activeDaemons: 0 })
+  expect(body).toMatchObject({ usedCapacity: 2, activeSessions: 2, queuedSessions: 1, activeDaemons: 0 })
 })
 
 test('the fleet is the operator’s: other organizations are refused', async () => {

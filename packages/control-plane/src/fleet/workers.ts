@@ -34,14 +34,23 @@ export async function getWorker(db: Database, name: string): Promise<z.input<typ
 }
 
 /** Gives a worker no new sessions. @throws WORKER_NOT_FOUND, INVALID_STATE when it is draining already */
-export async function drainWorker(db: Database, name: string): Promise<z.input<typeof Worker>> {
+export function drainWorker(db: Database, name: string): Promise<z.input<typeof Worker>> {
+  return setDraining(db, name, true)
+}
+
+/** Gives it new ones again. @throws WORKER_NOT_FOUND, INVALID_STATE when it isn't draining */
+export function undrainWorker(db: Database, name: string): Promise<z.input<typeof Worker>> {
+  return setDraining(db, name, false)
+}
+
+async function setDraining(db: Database, name: string, draining: boolean): Promise<z.input<typeof Worker>> {
   const worker = await find(db, name)
-  const status = statusOf(worker)
-  if (worker.draining || !workerCan.drain.some((allowed) => allowed === status)) {
-    throw invalidState(`Worker ${name} is draining already`, 'draining', workerCan.drain)
+  if (worker.draining === draining) {
+    const [state, allowed] = draining ? ['draining already', workerCan.drain] : ['not draining', workerCan.undrain]
+    throw invalidState(`Worker ${name} is ${state}`, statusOf(worker), allowed)
   }
-  await db.updateTable('workers').set({ draining: true }).where('id', '=', worker.id).execute()
-  return describe({ ...worker, draining: true })
+  await db.updateTable('workers').set({ draining }).where('id', '=', worker.id).execute()
+  return describe({ ...worker, draining })
 }
 
 /** Removes a worker, and its credential with it. What still runs there fails once its lease has ended. */

@@ -1,4 +1,12 @@
-import { createEnrolmentToken, drainWorker, getFleet, getWorker, listWorkers, removeWorker } from '../../fleet/index.ts'
+import {
+  createEnrolmentToken,
+  drainWorker,
+  getFleet,
+  getWorker,
+  listWorkers,
+  removeWorker,
+  undrainWorker,
+} from '../../fleet/index.ts'
 import type { Handlers } from '../handler.ts'
 
 export const fleetHandlers = {
@@ -16,6 +24,10 @@ export const fleetHandlers = {
 
   async drainWorker({ params }, { db }) {
     return { status: 200, json: await drainWorker(db, params.name) }
+  },
+
+  async undrainWorker({ params }, { db }) {
+    return { status: 200, json: await undrainWorker(db, params.name) }
   },
 
   async removeWorker({ params }, { db }) {
