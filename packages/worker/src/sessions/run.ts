@@ -3,7 +3,7 @@ import type { SessionClaim } from '../link/claims.ts'
 import { LinkError } from '../link/client.ts'
 import type { Outcome } from '../link/journal.ts'
 import type { Report } from '../link/report.ts'
-import type { Driver, Process, Sandbox } from '../sandbox/driver.ts'
+import { type Driver, type Process, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
 import { exitCodeOf, startScript } from './command.ts'
 import { readResult } from './result.ts'
 
@@ -142,7 +142,7 @@ async function followScript({ sandbox, env }: Inside, { claim, report: coming, l
   } catch (error) {
     // What had come until then is part of the record; that the rest didn't come is said below.
     await output.catch(() => undefined)
-    const reason = await goneReason(sandbox)
+    const reason = await goneReason(sandbox, error)
     if (reason) return failure('SANDBOX_LOST', reason)
     log.error({ err: error, sessionId: claim.sessionId }, 'A script could not be run')
     return failure('SANDBOX_FAILED', "The sandbox would not run the script. The worker's log says why.")
@@ -153,9 +153,13 @@ async function pump(process: Process, stream: 'stdout' | 'stderr', report: Repor
   for await (const bytes of process[stream]) await report.write(stream, bytes as Buffer)
 }
 
+/** The kernel may take a while to end what a lost sandbox ran; only then is it known why. */
+const farewellMs = 10_000
+
 /** Why the sandbox is gone; nothing while it is still there. */
-function goneReason({ gone }: Sandbox): Promise<string | undefined> {
-  const still = new Promise<undefined>((resolve) => setTimeout(resolve, 100, undefined))
+function goneReason({ gone }: Sandbox, error: unknown): Promise<string | undefined> {
+  const patienceMs = error instanceof SandboxLost ? farewellMs : 100
+  const still = new Promise<undefined>((resolve) => setTimeout(resolve, patienceMs, undefined).unref())
   return Promise.race([gone.then(({ reason }) => `The sandbox was lost: ${reason}`), still])
 }
 
