@@ -5,6 +5,9 @@ import { pidsWith } from '../support/processes.ts'
 import { collect, sessionsOf } from '../support/sessions.ts'
 import { provideMinimal, startTestWorker, type TestWorker } from '../support/worker.ts'
 
+/** Ends the seconds that programs of this run sleep, so that another run's are not taken for them. */
+const run = process.pid
+
 let plane: TestControlPlane
 let worker: TestWorker
 
@@ -47,7 +50,7 @@ test.each(['revoked', 'expired'])(
     await own.saying(sessionId, 'on')
     const path = `/v1/sessions/${sessionId}`
     const watching = own.events('GET', `${path}/events`)[Symbol.asyncIterator]()
-    const numbers = how === 'revoked' ? ['31415926', '31415927'] : ['16180339', '16180340']
+    const numbers = how === 'revoked' ? [`31415926${run}`, `31415927${run}`] : [`16180339${run}`, `16180340${run}`]
 
     const leaked = await intruder(path, numbers, how === 'expired' ? new Date(Date.now() + 4000) : undefined)
     if (how === 'revoked') expect((await plane.call('DELETE', `${keysPath()}/${leaked.id}`)).status).toBe(204)

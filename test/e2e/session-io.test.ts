@@ -8,6 +8,9 @@ import { pidsWith } from '../support/processes.ts'
 import { collect, type StreamEvent, sessionsOf } from '../support/sessions.ts'
 import { provideMinimal, startTestWorker, type TestWorker } from '../support/worker.ts'
 
+/** Ends the seconds that programs of this run sleep, so that another run's are not taken for them. */
+const own = process.pid
+
 let plane: TestControlPlane
 let worker: TestWorker
 let sessions: ReturnType<typeof sessionsOf>
@@ -106,14 +109,14 @@ test('exec that takes too long is killed and says so; a client that leaves kills
   const leave = new AbortController()
   const running = exec(
     session.path,
-    { command: ['bash', '-c', 'echo on; exec sleep 31415926'] },
+    { command: ['bash', '-c', `echo on; exec sleep 31415926${own}`] },
     { signal: leave.signal },
   )
   expect((await running.next()).value).toMatchObject({ data: { text: 'on\n' } })
-  expect(pidsWith('31415926')).toHaveLength(1)
+  expect(pidsWith(`31415926${own}`)).toHaveLength(1)
   leave.abort()
   await expect(running.next()).rejects.toThrow()
-  await expect.poll(() => pidsWith('31415926')).toEqual([])
+  await expect.poll(() => pidsWith(`31415926${own}`)).toEqual([])
 })
 
 test('a reader that stops reading stops its command, not the worker’s memory', async () => {
@@ -183,10 +186,10 @@ test('closing a terminal hangs up what runs in it', async () => {
     headers: { authorization: `Bearer ${plane.key}` },
   })
   await new Promise((resolve) => socket.on('open', resolve))
-  socket.send(Buffer.from('sleep 27182818\r'))
-  await expect.poll(() => pidsWith('27182818')).toHaveLength(1)
+  socket.send(Buffer.from(`sleep 27182818${own}\r`))
+  await expect.poll(() => pidsWith(`27182818${own}`)).toHaveLength(1)
   socket.terminate()
-  await expect.poll(() => pidsWith('27182818'), { timeout: 8_000 }).toEqual([])
+  await expect.poll(() => pidsWith(`27182818${own}`), { timeout: 8_000 }).toEqual([])
 })
 
 test('files go in and come out byte for byte, announced or not', async () => {
@@ -233,12 +236,12 @@ test('links, devices, folders and what is missing are refused, with the reason',
 })
 
 test('cancelling answers once every process is gone, even those that ignore SIGTERM', async () => {
-  const script = `trap '' TERM; (trap '' TERM; exec sleep 16180339) & setsid sleep 16180339 & echo up; wait; sleep 16180339`
+  const script = `trap '' TERM; (trap '' TERM; exec sleep 16180339${own}) & setsid sleep 16180339${own} & echo up; wait; sleep 16180339${own}`
   const sessionId = await sessions.start(script)
   await sessions.saying(sessionId, 'up')
-  await expect.poll(() => pidsWith('16180339')).toHaveLength(2)
+  await expect.poll(() => pidsWith(`16180339${own}`)).toHaveLength(2)
   const { status, body } = await plane.call<{ status: string }>('DELETE', `/v1/sessions/${sessionId}`)
-  expect(pidsWith('16180339')).toEqual([])
+  expect(pidsWith(`16180339${own}`)).toEqual([])
   expect(status).toBe(200)
   expect(body).toEqual({ sessionId, status: 'cancelled' })
   expect(await sessions.get(sessionId)).toMatchObject({ status: 'cancelled', stdout: 'up\n' })
@@ -247,11 +250,11 @@ test('cancelling answers once every process is gone, even those that ignore SIGT
 })
 
 test('a session that runs past its time is stopped, and keeps what it had said', async () => {
-  const sessionId = await sessions.start('echo before; sleep 14142135', { timeoutMs: 500 })
+  const sessionId = await sessions.start(`echo before; sleep 14142135${own}`, { timeoutMs: 500 })
   const ended = await sessions.ended(sessionId)
   expect(ended).toMatchObject({ status: 'timeout', stdout: 'before\n' })
   expect(ended.durationMs).toBeGreaterThanOrEqual(500)
-  expect(pidsWith('14142135')).toEqual([])
+  expect(pidsWith(`14142135${own}`)).toEqual([])
 })
 
 test('the clean-up of a script that gets SIGTERM is part of its output', async () => {
@@ -301,12 +304,12 @@ test('a flood of output is kept to 64 MiB a stream, and the session ends as if n
 }, 90_000)
 
 test('a sandbox that dies fails its session, which says so and keeps what it had said', async () => {
-  const sessionId = await sessions.start('echo alive; sleep 17320508; true')
+  const sessionId = await sessions.start(`echo alive; sleep 17320508${own}; true`)
   await sessions.saying(sessionId, 'alive')
   const command = exec(`/v1/sessions/${sessionId}`, { command: ['bash', '-c', 'echo on; sleep 500'] })
   expect((await command.next()).value).toMatchObject({ data: { text: 'on\n' } })
   const parentOf = (pid: number) => Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
-  const [sleeping] = pidsWith('17320508') as [number]
+  const [sleeping] = pidsWith(`17320508${own}`) as [number]
   const guest = parentOf(parentOf(sleeping))
   expect(readFileSync(`/proc/${guest}/status`, 'utf8')).toMatch(/^NSpid:.*\s1$/m)
   process.kill(guest, 'SIGKILL')
@@ -314,7 +317,7 @@ test('a sandbox that dies fails its session, which says so and keeps what it had
   expect(ended).toMatchObject({ status: 'failed', stdout: 'alive\n', error: { code: 'SANDBOX_LOST' } })
   expect(ended.exitCode).toBeUndefined()
   expect((await collect(command)).at(-1)).toMatchObject({ event: 'error', data: { code: 'SANDBOX_LOST' } })
-  expect(pidsWith('17320508')).toEqual([])
+  expect(pidsWith(`17320508${own}`)).toEqual([])
 })
 
 test('a sandbox that can not be started fails its session, without a word about the host', async () => {
@@ -332,8 +335,8 @@ test('nothing of a sandbox is left on the host once its session has ended', asyn
       .filter((line) => line.includes(worker.dataDir))
   await sessions.ended(await sessions.start('true'))
   const before = mounts().length
-  for (let i = 0; i < 3; i++) await sessions.ended(await sessions.start('(sleep 5772156 &) ; true'))
-  await expect.poll(() => pidsWith('5772156')).toEqual([])
+  for (let i = 0; i < 3; i++) await sessions.ended(await sessions.start(`(sleep 5772156${own} &) ; true`))
+  await expect.poll(() => pidsWith(`5772156${own}`)).toEqual([])
   await expect.poll(() => mounts().length).toBeLessThanOrEqual(before)
   expect(execFileSync('ls', [`${worker.dataDir}/journal`]).toString()).toBe('')
 })

@@ -11,6 +11,9 @@ import { pidsWith } from '../support/processes.ts'
 import { sessionsOf } from '../support/sessions.ts'
 import { provideMinimal, startTestWorker, workerEnvironment } from '../support/worker.ts'
 
+/** Ends the seconds that programs of this run sleep, so that another run's are not taken for them. */
+const own = process.pid
+
 const main = fileURLToPath(new URL('../../packages/worker/src/main.ts', import.meta.url))
 const leaseMs = 4_000
 let database: TestDatabase
@@ -73,10 +76,10 @@ afterAll(async () => {
 
 test('a worker that is killed leaves no process, and its next run reports what it had, once', async () => {
   const child = await startProcess()
-  const sessionId = await sessions.start('echo before; sleep 22360679')
+  const sessionId = await sessions.start(`echo before; sleep 22360679${own}`)
   await sessions.saying(sessionId, 'before')
   await stopped(child, 'SIGKILL')
-  await expect.poll(() => pidsWith('22360679')).toEqual([])
+  await expect.poll(() => pidsWith(`22360679${own}`)).toEqual([])
   const next = await startProcess()
   expect(await sessions.ended(sessionId)).toMatchObject({
     status: 'failed',
@@ -102,13 +105,13 @@ test('SIGTERM lets what runs end by itself and takes nothing new', async () => {
 
 test('a second SIGTERM ends what runs, says so, and leaves nothing', async () => {
   const child = await startProcess()
-  const sessionId = await sessions.start('echo on; sleep 26457513')
+  const sessionId = await sessions.start(`echo on; sleep 26457513${own}`)
   await sessions.saying(sessionId, 'on')
   child.kill('SIGTERM')
   await new Promise((resolve) => setTimeout(resolve, 300))
   expect((await sessions.get(sessionId)).status).toBe('running')
   expect(await stopped(child, 'SIGTERM')).toBe(0)
-  expect(pidsWith('26457513')).toEqual([])
+  expect(pidsWith(`26457513${own}`)).toEqual([])
   expect(await sessions.get(sessionId)).toMatchObject({ status: 'failed', error: { code: 'WORKER_STOPPED' } })
 })
 
@@ -126,11 +129,11 @@ test('a control plane that is away for half a lease costs a running session noth
 
 test('out of contact, a worker stops its sandboxes before their leases end', async () => {
   const child = await startProcess()
-  const sessionId = await sessions.start('echo on; sleep 28284271')
+  const sessionId = await sessions.start(`echo on; sleep 28284271${own}`)
   await sessions.saying(sessionId, 'on')
   await plane.close()
   const left = performance.now()
-  await expect.poll(() => pidsWith('28284271'), { timeout: leaseMs, interval: 20 }).toEqual([])
+  await expect.poll(() => pidsWith(`28284271${own}`), { timeout: leaseMs, interval: 20 }).toEqual([])
   expect(performance.now() - left).toBeLessThan(leaseMs)
   await startPlane()
   const ended = await sessions.ended(sessionId)

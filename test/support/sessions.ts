@@ -36,13 +36,13 @@ export function sessionsOf(plane: TestControlPlane) {
     async saying(sessionId: string, text: string) {
       await expect.poll(async () => (await get(sessionId)).stdout, { timeout: 20_000 }).toContain(text)
     },
-    async ended(sessionId: string) {
+    async ended(sessionId: string, timeout = 20_000) {
       const end = async () => {
         const session = await get(sessionId)
         expect(session.status).not.toMatch(/pending|running/)
         return session
       }
-      return vi.waitFor(end, { timeout: 20_000, interval: 20 })
+      return vi.waitFor(end, { timeout, interval: 20 })
     },
     /** Events of any stream of the API, as they come. */
     async *events(method: string, path: string, options: RequestInit = {}): AsyncGenerator<StreamEvent> {

@@ -10,6 +10,7 @@ import { guestBinary, slotHelperBinary } from '../../packages/worker/src/sandbox
 import { uploadSnapshot } from '../../packages/worker/src/snapshots/index.ts'
 import { minimalImage } from '../../packages/worker/src/snapshots/testing/minimal-image.ts'
 import type { TestControlPlane } from './control-plane.ts'
+import { sessionsOf } from './sessions.ts'
 
 export interface TestWorker extends Worker {
   dataDir: string
@@ -58,8 +59,12 @@ export async function startTestWorker(plane: TestControlPlane, options: TestWork
   }
 }
 
-/** Gives the control plane the snapshot `minimal`, as a build would, without building it again for each test. */
-export async function provideMinimal({ url, services }: TestControlPlane, worker: TestWorker): Promise<void> {
+/**
+ * Gives the control plane the snapshot `minimal`, as a build would, without building it again for each test, and lets
+ * the worker unpack it: on a busy machine that takes longer than a test waits for its session.
+ */
+export async function provideMinimal(plane: TestControlPlane, worker: TestWorker): Promise<void> {
+  const { url, services } = plane
   const held = await minimalImage()
   const link = openLink({ url: new URL(url), credential: worker.identity.credential })
   try {
@@ -75,4 +80,6 @@ export async function provideMinimal({ url, services }: TestControlPlane, worker
     .values({ jobId: `build-${digest.slice(-12)}`, ...build })
     .execute()
   await services.db.insertInto('snapshots').values({ id: 'minimal', version: 1, digest, sizeBytes }).execute()
+  const { start, ended } = sessionsOf(plane)
+  await ended(await start('true'), 120_000)
 }
