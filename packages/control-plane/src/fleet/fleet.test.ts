@@ -154,3 +154,14 @@ test('the fleet is the operator’s: other organizations are refused', async () 
   const { key } = await plane.otherOrganization()
   expect((await plane.call('GET', '/v1/fleet', { key })).status).toBe(403)
 })
+
+test('the end of a session is refused under a lease that is not its own', async () => {
+  const worker = await enrol('stale')
+  await plane.call('POST', '/v1/sessions', { body: request() })
+  const [taken] = (await claim(worker.credential)) as { sessionId: string; fence: number }[]
+  const outcome = { status: 'completed', exitCode: 0, durationMs: 1 }
+  const body = { fence: (taken?.fence ?? 0) + 1, outcome, first: 1, chunks: [] }
+  const path = `/worker/sessions/${taken?.sessionId}/finish`
+  const late = await plane.call('POST', path, { key: worker.credential, body })
+  expect([late.status, late.body.error.code]).toEqual([409, 'LEASE_LOST'])
+})
