@@ -10,6 +10,7 @@ type Responses = RouteConfig['responses']
 const tags: Record<Endpoint['tag'], string> = {
   Sessions: 'Runs of a script, each in a throw-away sandbox',
   Snapshots: 'The images that sandboxes start from, and their builds',
+  Secrets: 'Values that are stored once, named by sessions, and never read back',
   Fleet: 'The workers, which belong to the operator',
   Organizations: 'Tenants, their API keys and the secret that signs their callbacks',
   Service: 'Health, this document and its reference',

@@ -27,7 +27,7 @@ export interface Endpoint {
   /** With parameters as `{name}` */
   path: `/${string}`
   access: Access
-  tag: 'Sessions' | 'Snapshots' | 'Fleet' | 'Organizations' | 'Service' | 'Worker link'
+  tag: 'Sessions' | 'Snapshots' | 'Secrets' | 'Fleet' | 'Organizations' | 'Service' | 'Worker link'
   summary: string
   description?: string
   params?: z.ZodObject

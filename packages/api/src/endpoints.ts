@@ -1,9 +1,11 @@
 import type { Endpoint } from './endpoint.ts'
 import * as fleet from './fleet.ts'
 import * as organizations from './organizations.ts'
+import * as secrets from './secrets.ts'
 import * as service from './service.ts'
 import * as io from './session-io.ts'
 import * as sessions from './sessions.ts'
+import * as configs from './snapshot-configs.ts'
 import * as snapshots from './snapshots.ts'
 import * as link from './worker-link.ts'
 
@@ -15,6 +17,7 @@ export const endpoints = {
   cancelSession: sessions.cancelSession,
   streamSessionEvents: sessions.streamSessionEvents,
   getSessionLogs: sessions.getSessionLogs,
+  listSessionEgress: sessions.listSessionEgress,
   execInSession: io.execInSession,
   openTerminal: io.openTerminal,
   readSessionFile: io.readSessionFile,
@@ -26,6 +29,15 @@ export const endpoints = {
   buildSnapshot: snapshots.buildSnapshot,
   getBuild: snapshots.getBuild,
   streamBuildEvents: snapshots.streamBuildEvents,
+  createSnapshotConfig: configs.createSnapshotConfig,
+  listSnapshotConfigs: configs.listSnapshotConfigs,
+  getSnapshotConfig: configs.getSnapshotConfig,
+  updateSnapshotConfig: configs.updateSnapshotConfig,
+  deleteSnapshotConfig: configs.deleteSnapshotConfig,
+
+  putSecret: secrets.putSecret,
+  listSecrets: secrets.listSecrets,
+  deleteSecret: secrets.deleteSecret,
 
   getFleet: fleet.getFleet,
   listWorkers: fleet.listWorkers,
@@ -46,6 +58,7 @@ export const endpoints = {
   rotateApiKey: organizations.rotateApiKey,
   getWebhookSecret: organizations.getWebhookSecret,
   rotateWebhookSecret: organizations.rotateWebhookSecret,
+  rotateDataKey: organizations.rotateDataKey,
 
   getHealth: service.getHealth,
   getReadiness: service.getReadiness,

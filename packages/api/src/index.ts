@@ -5,6 +5,7 @@
  * - session: one run of a workload in a throw-away sandbox
  * - sandbox: the isolated place a session runs in; a driver makes it
  * - driver: a kind of isolation (process, qemu, firecracker)
+ * - egress: what leaves a sandbox, and the one way it can
  * - snapshot: an immutable image that sandboxes start from; a template is one that ships with paws
  * - worker: a machine that runs sandboxes; the fleet is all of them
  * - claim: a worker's taking of a pending session; lease: how long that holds; fence: the number that tells claims apart
@@ -22,8 +23,10 @@ export * from './endpoints.ts'
 export * from './error-codes.ts'
 export * from './fleet.ts'
 export * from './lifecycles.ts'
+export * from './network.ts'
 export * from './organizations.ts'
 export * from './scopes.ts'
+export * from './secrets.ts'
 export * from './service.ts'
 export { ExecCommand, execEvents, fileLimitBytes } from './session-io.ts'
 export {
@@ -37,6 +40,7 @@ export {
   SessionSummary,
   sessionEvents,
 } from './sessions.ts'
+export { SnapshotConfig } from './snapshot-configs.ts'
 export * from './snapshot-manifest.ts'
 export { Build, buildEvents, Snapshot, Template } from './snapshots.ts'
 export * from './tunnel.ts'

@@ -196,3 +196,23 @@ export const rotateWebhookSecret = endpoint({
   returns: { 200: WebhookSecret },
   errors: ['ORGANIZATION_NOT_FOUND'],
 })
+
+export const rotateDataKey = endpoint({
+  method: 'post',
+  path: '/v1/orgs/{orgId}/data-key/rotate',
+  access: 'organizations:write',
+  tag: 'Organizations',
+  summary: "Replace the key that seals the organization's secrets, and seal them again with the new one",
+  description: 'What is sealed stays readable all the while. The old key is deleted once nothing is sealed with it.',
+  params: orgParams,
+  idempotent: true,
+  returns: {
+    200: z
+      .object({
+        version: z.int().openapi({ description: 'Of the new key; they count from 1' }),
+        resealed: z.int().openapi({ description: 'How many secrets were sealed again' }),
+      })
+      .openapi('DataKeyRotation'),
+  },
+  errors: ['ORGANIZATION_NOT_FOUND'],
+})

@@ -4,6 +4,8 @@ export const scopes = {
   'sessions:write': 'Create and cancel sessions, run commands and move files in them',
   'snapshots:read': 'Read templates, snapshots and builds',
   'snapshots:write': 'Build snapshots; a built-in one that is ready only in the first organization',
+  'secrets:read': 'List the names of stored secrets',
+  'secrets:write': 'Store, replace and delete secrets',
   'organizations:read': 'Read the organization and list its API keys',
   'organizations:write': 'Change the organization, make and revoke API keys, read and rotate the webhook secret',
   'fleet:admin': 'Operate the fleet: organizations, workers, enrolment; only in the first organization',

@@ -1,6 +1,7 @@
 import { Json, nextCursor, pageQuery, pathId, resumeQuery, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
 import { sessionEnded, sessionStatuses } from './lifecycles.ts'
+import { EgressRecord, Network, NetworkShown } from './network.ts'
 import { z } from './zod.ts'
 
 export const SessionStatus = z.enum(sessionStatuses).openapi('SessionStatus', {
@@ -45,11 +46,7 @@ export const CreateSession = z
     workload: Workload,
     resources: Resources.prefault({}),
     timeoutMs: z.int().min(1).max(86_400_000).default(600_000),
-    network: z
-      .strictObject({
-        allowOut: z.array(z.string()).max(0, 'A sandbox has no way out yet: leave "allowOut" empty').default([]),
-      })
-      .optional(),
+    network: Network.prefault({}),
     isolation: z
       .enum(['any', 'vm'])
       .default('any')
@@ -101,6 +98,7 @@ export const Session = z
     timeoutMs: z.int(),
     vcpuSeconds: z.number().nonnegative().optional().openapi({ description: 'vcpus × seconds run' }),
     callbackUrl: z.string().optional(),
+    network: NetworkShown,
   })
   .openapi('Session')
 
@@ -119,6 +117,7 @@ export const sessionEvents = {
   }),
   stdout: z.object({ text: z.string() }),
   stderr: z.object({ text: z.string() }),
+  egress: z.object({ requests: z.array(EgressRecord) }),
   done: Session.omit({ stdout: true, stderr: true }),
 }
 
@@ -199,5 +198,18 @@ export const getSessionLogs = endpoint({
   params: sessionParams,
   query: z.object({ stream: z.enum(['stdout', 'stderr']).default('stdout') }),
   returns: { 200: { kind: 'bytes', description: 'The stream so far', contentType: 'application/octet-stream' } },
+  errors: ['SESSION_NOT_FOUND'],
+})
+
+export const listSessionEgress = endpoint({
+  method: 'get',
+  path: '/v1/sessions/{sessionId}/egress',
+  access: 'sessions:read',
+  tag: 'Sessions',
+  summary: 'List the outgoing requests of a session, newest first',
+  description: 'Refused ones always, the others with `network.auditLog`.',
+  params: sessionParams,
+  query: z.object({ ...pageQuery, decision: EgressRecord.shape.decision.optional() }),
+  returns: { 200: z.object({ requests: z.array(EgressRecord), nextCursor }) },
   errors: ['SESSION_NOT_FOUND'],
 })

@@ -1,3 +1,4 @@
+import { AllowedHosts } from './network.ts'
 import { z } from './zod.ts'
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'Must be a SHA-256 as 64 lower-case hex digits')
@@ -15,7 +16,11 @@ export const SnapshotManifest = z.strictObject({
   format: z.literal(1),
   /** Id of the snapshot; for a built-in one that of its template */
   id: z.string(),
-  template: z.strictObject({ id: z.string(), sha256 }),
+  /** What it was made from: a template that ships with paws, or an organization's own config */
+  template: z.strictObject({ id: z.string(), sha256 }).optional(),
+  config: z.strictObject({ organization: z.string(), sha256 }).optional(),
+  /** What its setup was run in; absent where it was made from packages */
+  base: SnapshotDigest.optional(),
   architecture: z.string(),
   /** Variables that its programs expect */
   env: z.record(z.string(), z.string()),
@@ -27,9 +32,20 @@ export type SnapshotManifest = z.output<typeof SnapshotManifest>
 
 /** `manifest.json` of a folder of `snapshots/`. */
 export const TemplateManifest = z.strictObject({
-  /** Code name of the Debian release */
-  suite: z.string().regex(/^[a-z]+$/),
-  packages: z.array(z.string().regex(/^[a-z0-9][a-z0-9+.-]+$/, 'Must be the name of a Debian package')).min(1),
+  /** One line for people */
+  description: z.string(),
+  /** Made from packages, or by its setup in another template's snapshot */
+  from: z.union([
+    z.strictObject({
+      /** Code name of the Debian release */
+      suite: z.string().regex(/^[a-z]+$/),
+      packages: z.array(z.string().regex(/^[a-z0-9][a-z0-9+.-]+$/, 'Must be the name of a Debian package')).min(1),
+    }),
+    z.strictObject({ template: z.string() }),
+  ]),
+  /** Hosts that its setup may reach */
+  requiredDomains: AllowedHosts,
+  /** Variables that its programs expect, beside those of the template it comes from */
   env: z.record(z.string(), z.string()),
 })
 export type TemplateManifest = z.output<typeof TemplateManifest>

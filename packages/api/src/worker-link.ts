@@ -1,5 +1,6 @@
 import { Json, pathId } from './common.ts'
 import { endpoint } from './endpoint.ts'
+import { EgressRules } from './network.ts'
 import { Isolation } from './sessions.ts'
 import { z } from './zod.ts'
 
@@ -71,15 +72,29 @@ export const SessionClaim = z.object({
   env: z.record(z.string(), z.string()),
   resources: z.object({ vcpus: z.int(), memoryMB: z.int(), diskMB: z.int() }),
   timeoutMs: z.int(),
+  network: EgressRules,
 })
 
+/** A build from a template of this worker's, or from an organization's own config. */
 export const BuildClaim = z.object({
   kind: z.literal('build'),
   jobId: z.string(),
   fence: z.int(),
   leaseMs: z.int(),
   snapshotId: z.string(),
-  template: z.string().openapi({ description: 'A folder of `snapshots/` that the worker ships with' }),
+  template: z
+    .string()
+    .nullable()
+    .openapi({ description: 'A folder of `snapshots/` that the worker ships with; null for a config' }),
+  config: z
+    .object({
+      organization: z.string(),
+      setup: z.string(),
+      requiredDomains: z.array(z.string()),
+      resources: z.object({ vcpus: z.int(), memoryMB: z.int(), diskMB: z.int() }),
+    })
+    .nullable(),
+  base: SnapshotReference.nullable().openapi({ description: 'What the setup is run in; null for the first of all' }),
 })
 
 export const claim = endpoint({
@@ -106,8 +121,8 @@ export const streamLimitBytes = 64 * 1024 * 1024
 /** The last of a stream that was cut. */
 export const cutMarker = '\n[paws: what came after the first 64 MiB was dropped]\n'
 
-/** A piece of output: base64 bytes of one stream, cut between characters where they are UTF-8. */
-const Chunk = z.strictObject({ stream: z.enum(['stdout', 'stderr']), data: z.base64() })
+/** A piece of output: base64 bytes of one stream, cut between characters where they are UTF-8; of `egress`, one JSON array of EgressRecord. */
+const Chunk = z.strictObject({ stream: z.enum(['stdout', 'stderr', 'egress']), data: z.base64() })
 const chunks = z.array(Chunk).max(1000)
 
 export const reportOutput = endpoint({

@@ -2,8 +2,9 @@ import { lookup as resolveName } from 'node:dns/promises'
 import { readFile } from 'node:fs/promises'
 import type { LookupFunction } from 'node:net'
 import { getCACertificates } from 'node:tls'
+import { isWithin, refusalOf } from '@paws/addresses'
 import { Agent, request } from 'undici'
-import { isAllowed, literalAddress, refusalOf, vetUrl } from './vet.ts'
+import { literalAddress, vetUrl } from './vet.ts'
 
 /** How long one attempt may take, from dialling to the head of the answer. */
 const timeoutMs = 15_000
@@ -47,7 +48,7 @@ export async function openPoster(options: PosterOptions): Promise<Poster> {
 
   // In plain text only into what the operator has opened.
   function refuseUnopened(address: string): string | undefined {
-    return isAllowed(address, allow) ? undefined : `${address} is not opened to plain http`
+    return isWithin(address, allow) ? undefined : `${address} is not opened to plain http`
   }
 
   return {

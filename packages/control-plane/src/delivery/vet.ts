@@ -1,36 +1,9 @@
+import { isWithin, refusalOf } from '@paws/addresses'
 import ipaddr from 'ipaddr.js'
 import { ApiError } from '../errors.ts'
 
-/** Public by their range, but a cloud's own inside its machines: Azure's wire server. */
-const metadata = ['168.63.129.16']
-
 /** Names that lead to this machine or into its network, by themselves or by what follows the last dots. */
 const localNames = ['localhost', 'local', 'internal', 'intranet', 'lan', 'home', 'home.arpa', 'corp']
-
-const inRanges = (address: ipaddr.IPv4 | ipaddr.IPv6, ranges: string[]) =>
-  ranges.some((range) => {
-    const [net, bits] = ipaddr.parseCIDR(range)
-    return net.kind() === address.kind() && address.match(net, bits)
-  })
-
-/** Whether an address lies in a range that the operator has opened. */
-export const isAllowed = (address: string, allow: string[]): boolean => inRanges(ipaddr.parse(address), allow)
-
-/**
- * Why a callback must not go to an address, or undefined if it may: only public unicast will do. What embeds an IPv4
- * address (mapped, translated, NAT64, 6to4, Teredo, `::/96`) is refused whatever it embeds.
- */
-export function refusalOf(address: string, allow: string[]): string | undefined {
-  const parsed = ipaddr.parse(address)
-  if (inRanges(parsed, allow)) return undefined
-  if (metadata.includes(parsed.toString())) return `${address} is not a public address (metadata)`
-  const range = parsed.range()
-  // Of IPv6 only 2000::/3 is public at all: that leaves out ::/96, which the library calls unicast.
-  const isGlobal = parsed.kind() === 'ipv4' || inRanges(parsed, ['2000::/3'])
-  return range === 'unicast' && isGlobal
-    ? undefined
-    : `${address} is not a public address (${isGlobal ? range : 'reserved'})`
-}
 
 /** The address that stands in a URL in place of a name, if one does. */
 export function literalAddress(url: URL): string | undefined {
@@ -50,7 +23,7 @@ export function vetUrl(text: string, allow: string[]): URL {
   if (!url) throw refuse('It is not a URL')
   if (url.username || url.password) throw refuse('It must not hold a user or password')
   const address = literalAddress(url)
-  const opened = address ? isAllowed(address, allow) : allow.length > 0
+  const opened = address ? isWithin(address, allow) : allow.length > 0
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && opened)) throw refuse('It must begin with https://')
   const refusal = address ? refusalOf(address, allow) : opened ? undefined : refusalOfName(url.hostname)
   if (refusal) throw refuse(refusal)

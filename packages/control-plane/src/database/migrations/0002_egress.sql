@@ -1,0 +1,42 @@
+-- What may leave a session's sandbox: JSON text, `***` in the place of values. They are sealed beside it until it ends.
+alter table sessions add column network text not null default '{"allowOut":[],"credentials":{},"auditLog":false}';
+alter table sessions add column sealed_secrets bytea;
+
+-- Stored secrets, by which sessions are given values without anybody sending them again.
+create table secrets (
+  org_id text not null references organizations on delete cascade,
+  name text not null,
+  sealed bytea not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  primary key (org_id, name)
+);
+
+-- Keys of the server itself, wrapped by the master key. One is behind all digests, so that the master key can change.
+create table server_keys (
+  name text primary key,
+  wrapped bytea not null,
+  created_at timestamptz not null default now()
+);
+
+-- How an organization's own snapshots are made.
+create table snapshot_configs (
+  org_id text not null references organizations on delete cascade,
+  id text not null,
+  template text not null,
+  setup text not null,
+  required_domains text[] not null,
+  vcpus int not null,
+  memory_mb int not null,
+  disk_mb int not null,
+  isolation_min text not null default 'any' check (isolation_min in ('any', 'vm')),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  primary key (org_id, id)
+);
+
+-- A build of a config holds the config as it was when it was asked for: JSON text. Null for a template.
+alter table builds add column config text;
+alter table builds alter column template drop not null;
+-- Id of the built-in snapshot that its setup is run in; null for the first of all. It waits until that is ready.
+alter table builds add column base_id text;
