@@ -10,7 +10,7 @@ const testCode = '\\.test\\.ts$|/testing/|^test/|^bench/'
 const storeys = [
   ['database'],
   ['vault', 'blobs', 'jobs'],
-  ['events', 'audit', 'delivery'],
+  ['events', 'audit', 'delivery', 'secrets'],
   ['organizations'],
   ['billing'],
   ['snapshots'],
@@ -68,6 +68,13 @@ module.exports = {
       severity: 'error',
       from: { path: '^packages/api/', pathNot: testCode },
       to: { path: '^packages/', pathNot: '^packages/api/' },
+    },
+    {
+      name: 'addresses-imports-no-package',
+      comment: 'Which addresses may be dialled depends on nothing of ours, and all that dials can ask.',
+      severity: 'error',
+      from: { path: '^packages/addresses/', pathNot: testCode },
+      to: { path: '^packages/', pathNot: '^packages/addresses/' },
     },
     {
       name: 'api-imports-only-zod',
@@ -196,6 +203,20 @@ module.exports = {
       severity: 'error',
       from: { path: `${worker}sandbox/`, pathNot: testCode },
       to: { path: `${worker}(link|snapshots|egress)/|${worker}main\\.ts$` },
+    },
+    {
+      name: 'worker-proxy-stands-alone',
+      comment: 'The process that handles hostile bytes and holds secrets knows the messages it gets, and no part of the worker.',
+      severity: 'error',
+      from: { path: `${worker}egress/proxy/`, pathNot: testCode },
+      to: { path: worker, pathNot: `${worker}egress/(proxy/|messages\\.ts$)` },
+    },
+    {
+      name: 'worker-knows-no-proxy',
+      comment: 'The worker speaks to its egress by messages only: what crashes there must not crash here.',
+      severity: 'error',
+      from: { path: worker, pathNot: `${worker}egress/proxy/|${testCode}` },
+      to: { path: `${worker}egress/proxy/` },
     },
   ],
   options: {
