@@ -6,7 +6,6 @@ version=2.1.330
 
 apt-get update
 apt-get install -y --no-install-recommends ripgrep less patch unzip
-rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
 
 npm install --global --no-audit "@anthropic-ai/claude-code@$version"
 git --version

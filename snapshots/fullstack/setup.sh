@@ -10,7 +10,6 @@ ln -sf /usr/bin/python3 /usr/local/bin/python
 # Debian's name for it is taken by another program.
 ln -sf /usr/bin/fdfind /usr/local/bin/fd
 
-rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
 pip --version
 psql --version
 sqlite3 --version

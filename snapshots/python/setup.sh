@@ -7,6 +7,5 @@ apt-get update
 apt-get install -y --no-install-recommends python3-pip python3-venv python3-dev build-essential libffi-dev libssl-dev
 ln -sf /usr/bin/python3 /usr/local/bin/python
 
-rm -rf /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
 python --version
 pip --version
