@@ -38,7 +38,10 @@ export interface ApiKeys {
 }
 
 export interface Builds {
+  baseDigest: string | null;
+  baseId: string | null;
   completedAt: Timestamp | null;
+  config: string | null;
   createdAt: Generated<Timestamp>;
   digest: string | null;
   error: string | null;
@@ -52,7 +55,7 @@ export interface Builds {
   startedAt: Timestamp | null;
   status: Generated<string>;
   step: string | null;
-  template: string;
+  template: string | null;
   workerId: string | null;
   workerName: string | null;
 }
@@ -111,6 +114,20 @@ export interface Organizations {
   operator: Generated<boolean>;
 }
 
+export interface Secrets {
+  createdAt: Generated<Timestamp>;
+  name: string;
+  orgId: string;
+  sealed: Buffer;
+  updatedAt: Generated<Timestamp>;
+}
+
+export interface ServerKeys {
+  createdAt: Generated<Timestamp>;
+  name: string;
+  wrapped: Buffer;
+}
+
 export interface Sessions {
   archivedAt: Timestamp | null;
   callbackUrl: string | null;
@@ -132,9 +149,11 @@ export interface Sessions {
   leaseExpiresAt: Timestamp | null;
   memoryMb: number;
   metadata: string | null;
+  network: Generated<string>;
   orgId: string;
   output: string | null;
   script: Buffer;
+  sealedSecrets: Buffer | null;
   snapshotId: string;
   startedAt: Timestamp | null;
   status: Generated<string>;
@@ -144,6 +163,20 @@ export interface Sessions {
   vcpus: number;
   workerId: string | null;
   workerName: string | null;
+}
+
+export interface SnapshotConfigs {
+  createdAt: Generated<Timestamp>;
+  diskMb: number;
+  id: string;
+  isolationMin: Generated<string>;
+  memoryMb: number;
+  orgId: string;
+  requiredDomains: string[];
+  setup: string;
+  template: string;
+  updatedAt: Generated<Timestamp>;
+  vcpus: number;
 }
 
 export interface Snapshots {
@@ -181,7 +214,10 @@ export interface DB {
   events: Events;
   idempotencyKeys: IdempotencyKeys;
   organizations: Organizations;
+  secrets: Secrets;
+  serverKeys: ServerKeys;
   sessions: Sessions;
+  snapshotConfigs: SnapshotConfigs;
   snapshots: Snapshots;
   webhookSecrets: WebhookSecrets;
   workers: Workers;

@@ -40,3 +40,5 @@ alter table builds add column config text;
 alter table builds alter column template drop not null;
 -- Id of the built-in snapshot that its setup is run in; null for the first of all. It waits until that is ready.
 alter table builds add column base_id text;
+-- Which version of it the claim named: the manifest of what is built must name the same.
+alter table builds add column base_digest text;
