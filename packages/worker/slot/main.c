@@ -2,6 +2,7 @@
 //
 //   paws-slot --data DIR --name NAME --agent FILE --seccomp FILE --pids N [--owners UID]
 //     [--cgroup DIR]... [--disk IMAGE [--disk-like TEMPLATE]]
+//   paws-slot --listen (see listen.c)
 //
 // It talks to the driver over descriptor 3. It says "map PID", waits for a line while the driver maps its ids, says
 // "ready DEVICE" and waits for its order. When the driver dies it reads end-of-file there, and goes too.
@@ -112,6 +113,7 @@ int main(int argc, char **argv)
 {
   struct options o = {0};
   char device[64] = "-", ready[80];
+  if (argc == 2 && !strcmp(argv[1], "--listen")) return listen_in_slot();
   parse(argc, argv, &o);
   open_as(AGENT_BINARY, o.agent);
   open_as(SECCOMP, o.seccomp);

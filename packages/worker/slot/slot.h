@@ -26,6 +26,9 @@ void mount_terminals(void);
 // network.c
 void network(void);
 
+// listen.c
+int listen_in_slot(void);
+
 // order.c
 char **await_order(void);
 void say(const char *line);
