@@ -136,6 +136,7 @@ export interface Sessions {
   createdAt: Generated<Timestamp>;
   diskMb: number;
   durationMs: number | null;
+  egressBytes: Generated<number>;
   env: string;
   error: string | null;
   exitCode: number | null;

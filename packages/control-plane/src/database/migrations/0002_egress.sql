@@ -1,6 +1,13 @@
 -- What may leave a session's sandbox: JSON text, `***` in the place of values. They are sealed beside it until it ends.
 alter table sessions add column network text not null default '{"allowOut":[],"credentials":{},"auditLog":false}';
 alter table sessions add column sealed_secrets bytea;
+-- Of the records of its outgoing requests, all that came, whether kept or beyond the limit.
+alter table sessions add column egress_bytes bigint not null default 0;
+-- They are listed apart from the output that they lie among.
+create index events_egress on events (subject, seq desc) where type = 'egress';
+-- For what is sealed with an old data key when that is replaced.
+create index sessions_sealed on sessions (org_id) where sealed_secrets is not null;
+create index idempotency_keys_by_org on idempotency_keys (org_id);
 
 -- Stored secrets, by which sessions are given values without anybody sending them again.
 create table secrets (
@@ -12,7 +19,12 @@ create table secrets (
   primary key (org_id, name)
 );
 
--- Keys of the server itself, wrapped by the master key. One is behind all digests, so that the master key can change.
+-- A key that could do all there was can do what is new, too.
+update api_keys set scopes = scopes || array['secrets:read', 'secrets:write']
+where scopes @> array['sessions:read', 'sessions:write', 'snapshots:read', 'snapshots:write', 'organizations:read',
+  'organizations:write'] and not scopes && array['secrets:read', 'secrets:write'];
+
+-- Keys of the server itself, wrapped by the master key: what digests are made with, so that the master key can change.
 create table server_keys (
   name text primary key,
   wrapped bytea not null,
