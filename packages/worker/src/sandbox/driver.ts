@@ -59,7 +59,7 @@ export interface Outlet {
    * Lets out what these rules allow, instead of what it let out before; open connections to what they don't allow break.
    *
    * @returns what programs inside must know to use it
-   * @throws when a preset stands for nothing on this machine
+   * @throws PresetUnavailable when a preset stands for nothing on this machine
    */
   allow(rules: EgressRules, records: RecordSink): Promise<Inlay>
   /** Lets out nothing more, and forgets the rules with their secrets */
@@ -114,6 +114,11 @@ export interface Driver {
 /** The sandbox ended while something was still asked of it. */
 export class SandboxLost extends Error {
   override name = 'SandboxLost'
+}
+
+/** A preset stands for nothing on this machine; says which, and what to do. */
+export class PresetUnavailable extends Error {
+  override name = 'PresetUnavailable'
 }
 
 /** The guest agent would not read or write that path. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { debianMirrors, parseDeb822, parseList, sourcesFile } from './apt-sources.ts'
+import { debianMirrors, parseDeb822, parseList, sourcesFile } from './apt.ts'
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 const deb822 = `# a comment
