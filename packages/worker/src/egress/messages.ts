@@ -68,7 +68,7 @@ export interface Pin {
   address: string
 }
 
-/** Closes the slot's listeners and connections and forgets it. */
+/** Closes the slot's listeners and connections and forgets it; answered by `closed`. */
 export interface Close {
   type: 'close'
   slot: string
@@ -92,3 +92,5 @@ export type FromEgress =
   /** A name was given an address; told before the sandbox hears it */
   | ({ type: 'pinned'; slot: string } & Pin)
   | { type: 'records'; slot: string; records: EgressRecord[] }
+  /** Nothing is left of the slot; its last records, those of what the closing broke off included, have gone before */
+  | { type: 'closed'; slot: string }
