@@ -25,12 +25,14 @@ export interface CreateOptions {
 export async function createSession(
   db: Database,
   orgId: string,
-  request: z.output<typeof CreateSession>,
+  asked: z.output<typeof CreateSession>,
   options: CreateOptions,
 ): Promise<{ sessionId: string; status: 'pending' }> {
-  if (request.callbackUrl) options.vetCallback(request.callbackUrl)
-  const snapshot = await findSnapshot(db, orgId, request.snapshot)
-  if (snapshot.status === 'unknown') throw await snapshotNotFound(db, orgId, request.snapshot)
+  if (asked.callbackUrl) options.vetCallback(asked.callbackUrl)
+  const snapshot = await findSnapshot(db, orgId, asked.snapshot)
+  if (snapshot.status === 'unknown') throw await snapshotNotFound(db, orgId, asked.snapshot)
+  // The stricter of what is asked for and what the snapshot's config demands.
+  const request = snapshot.isolationMin === 'vm' ? { ...asked, isolation: snapshot.isolationMin } : asked
   await assertRunnable(db, request)
 
   const sessionId = newUuid()
@@ -38,7 +40,7 @@ export async function createSession(
     snapshot.status === 'ready'
       ? await insert(db, sessionId, orgId, request, options)
       : await db.transaction().execute(async (trx) => {
-          const { jobId } = await queueBuild(trx, request.snapshot)
+          const { jobId } = await queueBuild(trx, orgId, request.snapshot)
           const reason = `Snapshot "${request.snapshot}" is not built yet; waiting for ${jobId}`
           return insert(trx, sessionId, orgId, request, { ...options, reason })
         })

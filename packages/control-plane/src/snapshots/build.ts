@@ -1,25 +1,22 @@
 import type { Build } from '@paws/api'
 import type { Selectable } from 'kysely'
 import type { z } from 'zod'
-import type { Database, DB, Transaction } from '../database/index.ts'
+import type { Database, DB } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
-import { appendEvents, notify, readTails } from '../events/index.ts'
-import { newId } from '../ids.ts'
+import { readTails } from '../events/index.ts'
+import { buildSubject, isShared, queueBuild } from './queue.ts'
 import { findSnapshot, snapshotNotFound } from './snapshot.ts'
+import { isTemplate } from './templates.ts'
 
 export type BuildRow = Selectable<DB['builds']>
 export type BuildEvent = Omit<z.input<typeof Build>, 'log'>
 
-/** Whose events these are, in the table of events. */
-export const buildSubject = (jobId: string) => `build:${jobId}`
-/** Wakes the waiting claims of the fleet. */
-export const workChannel = 'work'
 /** How much of a log stands in an answer, in bytes: its end. */
 const logBytes = 256 * 1024
 
 /**
- * Asks for a build of a template, or joins the one that is under way. Anybody may ask for one that is missing; to
- * replace a good one, from which everybody's sessions start, is the operator's.
+ * Asks for a build, or joins the one that is under way. A config is its organization's to build. Of templates anybody
+ * may ask for one that is missing; to replace a good one, from which everybody's sessions start, is the operator's.
  *
  * @throws SNAPSHOT_NOT_FOUND; FORBIDDEN for a template that is ready, unless the operator asks
  */
@@ -28,60 +25,20 @@ export async function requestBuild(
   caller: { orgId: string; operator: boolean },
   snapshotId: string,
 ): Promise<{ jobId: string }> {
-  if ((await findSnapshot(db, caller.orgId, snapshotId)).status === 'unknown') throw snapshotNotFound(snapshotId)
+  const snapshot = await findSnapshot(db, caller.orgId, snapshotId)
+  if (snapshot.status === 'unknown') throw snapshotNotFound(snapshotId)
+  const restricted = !snapshot.configured && isTemplate(snapshotId) && !caller.operator
   return db.transaction().execute(async (trx) => {
-    const build = await queueBuild(trx, snapshotId)
+    const build = await queueBuild(trx, caller.orgId, snapshotId)
     // Only now: a build that ended a moment ago has made it ready, and one that is new is taken back.
-    if (!caller.operator && (await isShared(trx, snapshotId))) throw rebuildForbidden(snapshotId)
+    if (restricted && (await isShared(trx, snapshotId))) throw rebuildForbidden(snapshotId)
     return build
   })
-}
-
-async function isShared(trx: Transaction, snapshotId: string): Promise<boolean> {
-  const query = trx.selectFrom('snapshots').select('id').where('id', '=', snapshotId).where('orgId', 'is', null)
-  return (await query.executeTakeFirst()) !== undefined
 }
 
 function rebuildForbidden(snapshotId: string): ApiError {
   const why = 'sessions of every organization start from it, so only the operator may build it again'
   return new ApiError('FORBIDDEN', `Snapshot "${snapshotId}" is ready, and ${why}`)
-}
-
-/** Queues a build of a snapshot that is known to be a template: it has no organization, and all share what is built. */
-export async function queueBuild(trx: Transaction, snapshotId: string): Promise<{ jobId: string }> {
-  for (;;) {
-    const made = await trx
-      .insertInto('builds')
-      .values({ jobId: newId('build-'), snapshotId, template: snapshotId, lastSeq: 1 })
-      .onConflict((oc) => oc.doNothing())
-      .returning('jobId')
-      .executeTakeFirst()
-    if (made) {
-      await tell(trx, made.jobId, 1, { status: 'queued', progress: 0 })
-      await notify(trx, workChannel)
-      return made
-    }
-    // Held fast, so that it can't fail before the session that waits for it is stored.
-    const unfinished = await trx
-      .selectFrom('builds')
-      .select('jobId')
-      .where('snapshotId', '=', snapshotId)
-      .where('orgId', 'is', null)
-      .where('status', 'in', ['queued', 'building'])
-      .forShare()
-      .executeTakeFirst()
-    // None any more: it has ended between the two statements.
-    if (unfinished) return unfinished
-  }
-}
-
-export async function tell(
-  trx: Transaction,
-  jobId: string,
-  seq: number,
-  event: { status: string; progress: number; step?: string },
-) {
-  await appendEvents(trx, buildSubject(jobId), seq, [{ type: 'progress', data: Buffer.from(JSON.stringify(event)) }])
 }
 
 /** @throws SNAPSHOT_NOT_FOUND, BUILD_NOT_FOUND */

@@ -1,6 +1,7 @@
 import type { Database } from '../database/index.ts'
 import { type Events, followEvents } from '../events/index.ts'
-import { type BuildRow, buildSubject } from './build.ts'
+import type { BuildRow } from './build.ts'
+import { buildSubject } from './queue.ts'
 
 /** The events of a build, those so far and then each as it is committed, up to `done`. */
 export async function* streamBuild(

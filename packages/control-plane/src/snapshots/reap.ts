@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import type { Database } from '../database/index.ts'
 import { notify } from '../events/index.ts'
-import { tell, workChannel } from './build.ts'
+import { tell, workChannel } from './queue.ts'
 import { settle } from './report.ts'
 
 /** After so many workers were lost with it, a build is given up: it may be what kills them. */

@@ -3,8 +3,10 @@ import type { Blobs } from '../blobs/index.ts'
 import type { Database, Transaction } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import { appendEvents, type NewEvent, notify } from '../events/index.ts'
-import { type BuildRow, buildNotFound, buildSubject, describeBuild, isJobId, workChannel } from './build.ts'
+import { type BuildRow, buildNotFound, describeBuild, isJobId } from './build.ts'
 import { readManifest } from './files.ts'
+import { assertFits, assertOfOwn } from './fit.ts'
+import { buildSubject, isShared, workChannel } from './queue.ts'
 
 /** Which claim of a build a report is about. */
 export interface BuildLease {
@@ -41,21 +43,26 @@ export async function storeReport(
  * Settles a build, once. A good one is the next version of its snapshot; a failed one leaves the last good version.
  * The same report again is acknowledged and changes nothing.
  *
- * @throws BUILD_NOT_FOUND, LEASE_LOST, CONFLICT when the snapshot's files aren't stored
+ * @throws BUILD_NOT_FOUND, LEASE_LOST, CONFLICT when the snapshot's files aren't stored or are of something else
  */
 export async function finishBuild(
   services: { db: Database; blobs: Blobs },
   lease: BuildLease,
   outcome: BuildOutcome,
 ): Promise<{ status: string }> {
-  if (outcome.status === 'ready' && !(await readManifest(services.blobs, outcome.digest))) {
+  const manifest = outcome.status === 'ready' ? await readManifest(services.blobs, outcome.digest) : undefined
+  if (outcome.status === 'ready' && !manifest) {
     throw new ApiError('CONFLICT', `The files of ${outcome.digest} are not stored: put them, the manifest last`)
   }
   return services.db.transaction().execute(async (trx) => {
     const build = await lockBuild(trx, lease.jobId)
     if (isSettledBy(build, lease, outcome)) return { status: outcome.status }
     if (!isHeld(build, lease)) throw leaseLost(lease)
-    if (outcome.status === 'ready') await nextVersion(trx, build, outcome)
+    if (outcome.status === 'ready' && manifest) {
+      assertFits(manifest, build)
+      await assertOfOwn(trx, build, outcome.digest)
+      await nextVersion(trx, build, outcome)
+    }
     await settle(trx, build, outcome)
     return { status: outcome.status }
   })
@@ -89,6 +96,24 @@ export async function settle(trx: Transaction, build: BuildRow, outcome: BuildOu
   const data = Buffer.from(JSON.stringify(describeBuild(row)))
   await appendEvents(trx, buildSubject(row.jobId), row.lastSeq, [{ type: 'done', data }])
   await notify(trx, workChannel)
+  if (outcome.status === 'failed' && build.orgId === null) await failDependents(trx, row)
+}
+
+/** What waits for a snapshot that will not come fails with it. An earlier good version lets it go on. */
+async function failDependents(trx: Transaction, { snapshotId, jobId, error }: BuildRow): Promise<void> {
+  if (await isShared(trx, snapshotId)) return
+  const dependents = await trx
+    .selectFrom('builds')
+    .selectAll()
+    .where('baseId', '=', snapshotId)
+    .where('status', '=', 'queued')
+    .orderBy('jobId')
+    .forUpdate()
+    .execute()
+  for (const dependent of dependents) {
+    const why = `Snapshot "${snapshotId}", which it starts from, could not be built (${jobId}): ${error}`
+    await settle(trx, dependent, { status: 'failed', error: why })
+  }
 }
 
 async function lockBuild(trx: Transaction, jobId: string): Promise<BuildRow> {

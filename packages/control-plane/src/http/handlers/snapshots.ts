@@ -1,10 +1,16 @@
+import type { Logger } from 'pino'
+import type { Services } from '../../services.ts'
 import { failWaiting } from '../../sessions/index.ts'
 import {
+  createConfig,
+  deleteConfig,
   findBuild,
   finishBuild,
   getBuild,
+  getConfig,
   getSnapshot,
   getSnapshotFile,
+  listConfigs,
   listSnapshots,
   listTemplates,
   parseFile,
@@ -12,6 +18,7 @@ import {
   requestBuild,
   storeReport,
   streamBuild,
+  updateConfig,
 } from '../../snapshots/index.ts'
 import type { Handlers } from '../handler.ts'
 import { resumeAfter } from './resume.ts'
@@ -44,6 +51,28 @@ export const snapshotHandlers = {
     return { status: 200, events: streamBuild(services, build, { after: resumeAfter(input), signal }) }
   },
 
+  async createSnapshotConfig({ body, caller }, { db }) {
+    return { status: 201, json: await createConfig(db, caller.orgId, body) }
+  },
+
+  async listSnapshotConfigs({ caller }, { db }) {
+    return { status: 200, json: { configs: await listConfigs(db, caller.orgId) } }
+  },
+
+  async getSnapshotConfig({ params, caller }, { db }) {
+    return { status: 200, json: await getConfig(db, caller.orgId, params.snapshotId) }
+  },
+
+  async updateSnapshotConfig({ params, body, caller }, { db }) {
+    return { status: 200, json: await updateConfig(db, caller.orgId, params.snapshotId, body) }
+  },
+
+  async deleteSnapshotConfig({ params, caller, log }, services) {
+    await deleteConfig(services.db, caller.orgId, params.snapshotId)
+    await endWaiting(services, log)
+    return { status: 204, empty: true }
+  },
+
   async reportBuild({ params, body, caller }, { db }) {
     await storeReport(db, { jobId: params.jobId, workerId: caller.workerId, fence: body.fence }, body)
     return { status: 204, empty: true }
@@ -52,12 +81,7 @@ export const snapshotHandlers = {
   async finishBuild({ params, body, caller, log }, services) {
     const lease = { jobId: params.jobId, workerId: caller.workerId, fence: body.fence }
     const settled = await finishBuild(services, lease, body.outcome)
-    // Sessions that waited for it would wait for ever. What fails here is done by the reaper later.
-    if (settled.status === 'failed') {
-      await failWaiting(services.db, services).catch((err: unknown) =>
-        log.error({ err }, 'could not fail waiting sessions'),
-      )
-    }
+    if (settled.status === 'failed') await endWaiting(services, log)
     return { status: 200, json: settled }
   },
 
@@ -73,3 +97,10 @@ export const snapshotHandlers = {
     return { status: 200, bytes: content, length: size, contentType: 'application/octet-stream' }
   },
 } satisfies Partial<Handlers>
+
+/** Fails the sessions that would wait for a snapshot for ever. Where that fails, the reaper does it later. */
+async function endWaiting(services: Services, log: Logger): Promise<void> {
+  await failWaiting(services.db, services).catch((err: unknown) =>
+    log.error({ err }, 'could not fail waiting sessions'),
+  )
+}
