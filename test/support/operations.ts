@@ -13,6 +13,8 @@ export const operations = (Object.entries(endpoints) as [OperationId, Endpoint][
 const bodies: Partial<Record<OperationId, unknown>> = {
   createSession: { snapshot: 'private', workload: { type: 'script', script: 'true' } },
   execInSession: { command: ['true'] },
+  createSnapshotConfig: { id: 'made', setup: 'true' },
+  updateSnapshotConfig: { setup: 'true' },
   createEnrolmentToken: {},
   createOrganization: { name: 'x' },
   updateOrganization: { name: 'x' },

@@ -49,10 +49,15 @@ export async function openWorld(): Promise<World> {
       { id: 'private', orgId: plane.orgId, ...shared },
     ])
     .execute()
+  const setup = { template: 'minimal', setup: 'true', requiredDomains: [], vcpus: 2, memoryMb: 4096, diskMb: 10_240 }
+  await db
+    .insertInto('snapshotConfigs')
+    .values({ orgId: plane.orgId, id: 'private', ...setup })
+    .execute()
   const jobId = 'build-0198c5f2a1b77d3c9e510198c5f2a1b7'
   await db
     .insertInto('builds')
-    .values({ jobId, orgId: plane.orgId, snapshotId: 'private', template: 'minimal', status: 'queued' })
+    .values({ jobId, orgId: plane.orgId, snapshotId: 'private', baseId: 'minimal', config: '{}', status: 'queued' })
     .execute()
   const workload = { type: 'script', script: 'echo hello' }
   const session = await plane.call<{ sessionId: string }>('POST', '/v1/sessions', {
