@@ -30,7 +30,7 @@ interface State {
  */
 const GRAM = 3
 const STRIDE = SHORTEST - GRAM + 1
-const FILTER_BITS = 14
+const FILTER_BITS = 16
 const slot = (a: number, b: number, c: number) => Math.imul(a | (b << 8) | (c << 16), 0x9e3779b1) >>> (32 - FILTER_BITS)
 
 /** Enough for the longest secret in some spellings; whoever makes us read so many more only makes us begin anew. */
