@@ -1,5 +1,6 @@
 import { pino } from 'pino'
-import type { Driver } from '../../packages/worker/src/sandbox/driver.ts'
+import { openEgress } from '../../packages/worker/src/egress/index.ts'
+import type { Driver, Outlets } from '../../packages/worker/src/sandbox/driver.ts'
 import { type IdMap, openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
 import { createProcessDriver } from '../../packages/worker/src/sandbox/process.ts'
 import { guestBinary, slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-program.ts'
@@ -9,6 +10,8 @@ export interface OpenOptions {
   instance: string
   /** Sandboxes that can be started at once without waiting */
   ready: number
+  /** Default: real ones of its own */
+  outlets?: Outlets
 }
 
 /** What the suite must know of a kind of isolation. */
@@ -28,8 +31,19 @@ export const drivers: Record<string, DriverUnderTest> = {
   process: { open: openProcess, sharesKernel: true, ids: openIdMap },
 }
 
-async function openProcess({ dataDir, instance, ready }: OpenOptions): Promise<Driver> {
+async function openProcess({ dataDir, instance, ready, outlets }: OpenOptions): Promise<Driver> {
   const [guestAgent, slotHelper] = await Promise.all([guestBinary(), slotHelperBinary()])
   const log = pino({ level: 'warn' })
-  return createProcessDriver({ dataDir, guestAgent, slotHelper, instance, slots: ready, diskMB, log })
+  const usual = { dataDir, guestAgent, slotHelper, instance, slots: ready, diskMB, log }
+  if (outlets) return createProcessDriver({ ...usual, outlets })
+  const egress = await openEgress({ slotHelper, log })
+  const driver = await createProcessDriver({ ...usual, outlets: egress }).catch(async (error) => {
+    await egress.close()
+    throw error
+  })
+  const close = async () => {
+    await driver.close()
+    await egress.close()
+  }
+  return { ...driver, close }
 }

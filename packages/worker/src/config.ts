@@ -1,6 +1,9 @@
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { homedir, hostname, totalmem } from 'node:os'
 import { join } from 'node:path'
+import { certificatesIn } from './egress/trust.ts'
 
 /** What an operator has set, checked. */
 export interface Config {
@@ -22,6 +25,14 @@ export interface Config {
   /** How long running sessions may go on after the first SIGTERM */
   drainMs: number
   logLevel: string
+  egress: {
+    /** Hosts that lead where the operator says: `host:port` to `address:port` */
+    resolve: [from: string, to: string][]
+    /** `address:port` of name servers to ask for sandboxes instead of the system's resolver */
+    nameServers: string[]
+    /** Certificates, PEM, trusted for every host beside those that Node brings */
+    extraCa: string[]
+  }
 }
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent']
@@ -67,6 +78,11 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     slots: number('PAWS_SLOTS', Math.min(maxSessions, 8), [1, 1000]),
     drainMs: number('PAWS_DRAIN_MS', 30_000, [0, 86_400_000]),
     logLevel: oneOf('PAWS_LOG_LEVEL', logLevels, 'info'),
+    egress: {
+      resolve: resolutions(get('PAWS_EGRESS_RESOLVE'), fail),
+      nameServers: nameServers(get('PAWS_EGRESS_DNS'), fail),
+      extraCa: certificates(get('PAWS_EGRESS_EXTRA_CA'), fail),
+    },
   }
   if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(config.name)) fail('PAWS_WORKER_NAME', 'must be a host label: a-z, 0-9, "-"')
   if (wrong.length > 0) throw new Error(`Settings are wrong:\n${wrong.join('\n')}`)
@@ -87,6 +103,56 @@ function controlPlaneUrl(text: string, fail: Fail): URL {
     fail('PAWS_URL', 'must be https: plain http is taken for loopback only, since secrets cross that line')
   }
   return url
+}
+
+const entries = (text = '') =>
+  text
+    .split(',')
+    .map((entry) => entry.trim())
+    .filter(Boolean)
+
+const isPort = (text = '') => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65535
+
+/** `127.0.0.1:53` or `[::1]:53`. */
+function isSocketAddress(text: string): boolean {
+  const [, six, four, port] = /^(?:\[([^\]]+)\]|([\d.]+)):(\d+)$/.exec(text) ?? []
+  return isPort(port) && (six ? isIP(six) === 6 : isIP(four ?? '') === 4)
+}
+
+function resolutions(text: string | undefined, fail: Fail): [string, string][] {
+  return entries(text).map((entry) => {
+    const [from = '', to = '', ...rest] = entry.split('=')
+    const [host = '', port] = from.split(':')
+    if (rest.length > 0 || !/^[a-z0-9_.-]+$/i.test(host) || !isPort(port) || !isSocketAddress(to)) {
+      fail(
+        'PAWS_EGRESS_RESOLVE',
+        `must be entries like api.example.com:443=127.0.0.1:8443, with commas; not "${entry}"`,
+      )
+    }
+    return [from.toLowerCase(), to]
+  })
+}
+
+function nameServers(text: string | undefined, fail: Fail): string[] {
+  const servers = entries(text)
+  for (const server of servers) {
+    if (!isSocketAddress(server))
+      fail('PAWS_EGRESS_DNS', `must be addresses like 10.0.0.53:53, with commas; not "${server}"`)
+  }
+  return servers
+}
+
+function certificates(file: string | undefined, fail: Fail): string[] {
+  if (!file) return []
+  try {
+    const found = certificatesIn(readFileSync(file, 'utf8'))
+    for (const certificate of found) new X509Certificate(certificate)
+    if (found.length === 0) fail('PAWS_EGRESS_EXTRA_CA', `must be a file of certificates, PEM: ${file} has none`)
+    return found
+  } catch (error) {
+    fail('PAWS_EGRESS_EXTRA_CA', `can't be read as certificates, PEM: ${(error as Error).message}`)
+    return []
+  }
 }
 
 function tokenFrom(file: string | undefined, fail: Fail): string | undefined {

@@ -8,6 +8,7 @@ import manifest from '../package.json' with { type: 'json' }
 import { openBuilds } from './builds/index.ts'
 import { fetchFile } from './builds/transfer.ts'
 import { type Config, readConfig } from './config.ts'
+import { openEgress } from './egress/index.ts'
 import { lockFolder } from './folder-lock.ts'
 import { type ClaimsOptions, openClaims, openPlaces } from './link/claims.ts'
 import { openLink } from './link/client.ts'
@@ -15,7 +16,7 @@ import { enrol, type Identity } from './link/enrol.ts'
 import { openHeartbeat, type WorkerState } from './link/heartbeat.ts'
 import { openJournals } from './link/journal.ts'
 import { openTunnel } from './link/tunnel.ts'
-import type { Driver, Isolation } from './sandbox/driver.ts'
+import type { Driver, Isolation, Outlets } from './sandbox/driver.ts'
 import { createProcessDriver } from './sandbox/process.ts'
 import { usableMemoryMB } from './sandbox/usable-memory.ts'
 import { openSessions } from './sessions/index.ts'
@@ -59,7 +60,8 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
   await rm(spoolDir, { recursive: true, force: true })
   await mkdir(spoolDir, { mode: 0o700 })
 
-  const driver = opening.adopt(await drivers[config.driver](config, log), close)
+  const outlets = opening.adopt(await openEgress({ ...config, ...config.egress, log }), close)
+  const driver = opening.adopt(await drivers[config.driver](config, outlets, log), close)
   const describe = describeHost(config, driver)
   const identity = await enrol({ ...config, token: config.enrolmentToken, state: () => describe([]) })
   const { credential } = identity
@@ -68,7 +70,7 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
   const heartbeat = opening.adopt(openHeartbeat({ link, log, state: async () => describe(await store.held()) }), close)
   const shared = { link, log, heartbeat }
   const places = { sessions: openPlaces(maxSessions), builds: openPlaces(1) }
-  const builds = opening.adopt(openBuilds({ ...shared, store, templatesDir, places: places.builds }), close)
+  const builds = opening.adopt(openBuilds({ ...shared, driver, store, templatesDir, places: places.builds }), close)
   const journals = await openJournals(join(dataDir, 'journal'))
   const sessions = opening.adopt(
     openSessions({ ...shared, driver, snapshots: store, journals, places: places.sessions }),
@@ -92,17 +94,19 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
   }
 }
 
-const drivers: Record<Config['driver'], (config: Config, log: Logger) => Promise<Driver>> = {
+const drivers: Record<Config['driver'], (config: Config, outlets: Outlets, log: Logger) => Promise<Driver>> = {
   auto: processDriver,
   process: processDriver,
 }
 
-async function processDriver({ dataDir, guestAgent, slotHelper, slots }: Config, log: Logger): Promise<Driver> {
+async function processDriver(config: Config, outlets: Outlets, log: Logger): Promise<Driver> {
+  const { dataDir, guestAgent, slotHelper, slots } = config
   const instance = createHash('sha256')
     .update(await realpath(dataDir))
     .digest('hex')
     .slice(0, 8)
-  return createProcessDriver({ dataDir, guestAgent, slotHelper, instance, slots, diskMB: usualDiskMB, log })
+  const programs = { guestAgent, slotHelper }
+  return createProcessDriver({ ...programs, dataDir, instance, slots, diskMB: usualDiskMB, outlets, log })
 }
 
 function describeHost({ dataDir, maxSessions }: Config, { isolation, limitations }: Driver) {

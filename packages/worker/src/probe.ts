@@ -1,6 +1,8 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { pino } from 'pino'
+import { openEgress } from './egress/index.ts'
 import { createProcessDriver } from './sandbox/process.ts'
 
 /**
@@ -35,12 +37,11 @@ async function probe() {
     await mkdir(join(imageDir, name), { recursive: true, mode: 0o755 })
   }
   const instance = `probe-${process.pid}`
-  const options = { dataDir, guestAgent, slotHelper, instance, slots: 0, diskMB: 64, log: { warn: () => undefined } }
-  const driver = await createProcessDriver({
-    ...options,
-    guestAgent: guestAgent as string,
-    slotHelper: slotHelper as string,
-  })
+  const log = pino({ level: 'silent' })
+  const programs = { guestAgent: guestAgent as string, slotHelper: slotHelper as string }
+  await using opened = new AsyncDisposableStack()
+  const outlets = opened.adopt(await openEgress({ ...programs, log }), (egress) => egress.close())
+  const driver = await createProcessDriver({ ...programs, dataDir, instance, slots: 0, diskMB: 64, outlets, log })
   try {
     const began = performance.now()
     const sandbox = await driver.start({

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Outcome as OutcomeSchema } from '@paws/api'
 
 export type Outcome = (typeof OutcomeSchema)['_zod']['output']
-export type Stream = 'stdout' | 'stderr'
+export type Stream = 'stdout' | 'stderr' | 'egress'
 
 /** A numbered piece of output; `data` is base64, as it travels. */
 export interface Chunk {

@@ -12,7 +12,10 @@ export interface Piece {
   bytes: Buffer
 }
 
-/** Gathers what a session writes and cuts it into pieces, between characters where it is UTF-8. */
+/**
+ * Gathers what a session writes and cuts it into pieces, between characters where it is UTF-8. What is added to `egress`
+ * stays the piece that it is, and no limit of output counts it.
+ */
 export interface Gatherer {
   /** Bytes gathered and not yet taken */
   readonly bytes: number
@@ -24,6 +27,7 @@ export interface Gatherer {
 export function openGatherer(limitBytes = streamLimitBytes): Gatherer {
   const gathered = new Map<Stream, Buffer[]>()
   const left = new Map<Stream, number>()
+  let records: Piece[] = []
   let total = 0
 
   return {
@@ -31,6 +35,11 @@ export function openGatherer(limitBytes = streamLimitBytes): Gatherer {
       return total
     },
     add(stream, bytes) {
+      if (stream === 'egress') {
+        records.push({ stream, bytes })
+        total += bytes.length
+        return
+      }
       const room = left.get(stream) ?? limitBytes - marker.length
       if (room < 0 || bytes.length === 0) return
       const pieces = gathered.get(stream) ?? []
@@ -42,7 +51,9 @@ export function openGatherer(limitBytes = streamLimitBytes): Gatherer {
       left.set(stream, added.length > 1 ? -1 : room - fitting.length)
     },
     take(all = false) {
-      const taken: Piece[] = []
+      const taken: Piece[] = records
+      records = []
+      total -= taken.reduce((sum, { bytes }) => sum + bytes.length, 0)
       for (const [stream, pieces] of [...gathered]) {
         const bytes = Buffer.concat(pieces)
         const end = all ? bytes.length : wholeCharacters(bytes)

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { type FileHandle, open } from 'node:fs/promises'
 import type { Duplex } from 'node:stream'
 import { type Conversation, converse } from './conversation.ts'
 import type { IdMap } from './id-map.ts'
@@ -7,6 +8,8 @@ import type { IdMap } from './id-map.ts'
 export interface Helper {
   pid: number
   talk: Conversation
+  /** Of the user namespace that owns its network, and of that; whoever has them closes them */
+  namespaces: { user: FileHandle; net: FileHandle }
   /** The other end of the guest agent's descriptor */
   stream: Duplex
   /** Resolves when the process has ended, with what it said of that */
@@ -32,9 +35,30 @@ export async function startHelper(program: string, args: string[], ids: IdMap, c
   stream.on('error', () => undefined)
   const talk = converse(control, async () => new Error(`${program} failed: ${await ended}`))
   const pid = Number(await talk.hear('map'))
-  await ids.write(pid)
+  // While the helper waits, the number is surely its own.
+  const namespaces = await openNamespaces(pid)
+  try {
+    await ids.write(pid)
+  } catch (error) {
+    await closeNamespaces(namespaces)
+    throw error
+  }
   talk.answer('\n')
-  return { pid, talk, stream, ended }
+  return { pid, talk, namespaces, stream, ended }
+}
+
+async function openNamespaces(pid: number): Promise<Helper['namespaces']> {
+  const user = await open(`/proc/${pid}/ns/user`)
+  try {
+    return { user, net: await open(`/proc/${pid}/ns/net`) }
+  } catch (error) {
+    await user.close()
+    throw error
+  }
+}
+
+export async function closeNamespaces({ user, net }: Helper['namespaces']): Promise<void> {
+  await Promise.all([user.close(), net.close()])
 }
 
 async function watch(child: ChildProcess): Promise<string> {

@@ -47,6 +47,7 @@ export async function startSandbox(slot: Slot, limits: Limits, order: string[]):
   let stopping: Promise<void> | undefined
   const sandbox: Sandbox = {
     isolation: 'process',
+    outlet: slot.outlet,
     exec: (command) => agent.exec(withEnvironment(command)),
     put: agent.put,
     get: agent.get,

@@ -7,7 +7,8 @@ import { guestBinary } from './testing/build-program.ts'
 
 test('a host that can make no slot gets no driver, and is told why', async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'paws-process-'))
-  const options = { dataDir, instance: 'none', slots: 1, diskMB: 256, log: { warn: () => undefined } }
+  const outlets = { open: () => Promise.reject(new Error('It comes to no network')) }
+  const options = { outlets, dataDir, instance: 'none', slots: 1, diskMB: 256, log: { warn: () => undefined } }
   const driver = createProcessDriver({ ...options, guestAgent: await guestBinary(), slotHelper: '/bin/false' })
   await expect(driver).rejects.toThrow('This host makes no sandbox: /bin/false failed')
   expect(await readdir(join(dataDir, 'slots'))).toEqual([])

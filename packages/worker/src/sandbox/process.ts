@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { bubblewrapCommand } from './bubblewrap.ts'
 import { openCgroups } from './cgroup.ts'
 import { openDisks } from './disk.ts'
-import type { Driver, SandboxSpec } from './driver.ts'
+import type { Driver, Outlets, SandboxSpec } from './driver.ts'
 import { openIdMap } from './id-map.ts'
 import { openPool } from './pool.ts'
 import { type Running, startSandbox } from './process-sandbox.ts'
@@ -25,6 +25,8 @@ export interface ProcessDriverOptions {
   /** How many slots are kept ready, and with a disk of which size */
   slots: number
   diskMB: number
+  /** Ways out of sandboxes; whoever opened them closes them, after the driver */
+  outlets: Outlets
   log: Pick<Logger, 'warn'>
 }
 
@@ -106,7 +108,7 @@ async function endAll(slots: Slot[]): Promise<void> {
 }
 
 async function prepare({ dataDir, diskMB, ...options }: ProcessDriverOptions): Promise<SlotOptions> {
-  const { guestAgent, slotHelper, instance } = options
+  const { guestAgent, slotHelper, instance, outlets } = options
   await mkdir(join(dataDir, 'slots'), { recursive: true, mode: 0o711 })
   // Root inside is nobody here, and passes this folder to what it may see below.
   const { mode } = await stat(dataDir)
@@ -116,7 +118,7 @@ async function prepare({ dataDir, diskMB, ...options }: ProcessDriverOptions): P
   await rename(`${seccomp}.${instance}`, seccomp)
   const ids = await openIdMap()
   return {
-    ...{ dataDir, guestAgent, seccomp, ids },
+    ...{ dataDir, guestAgent, seccomp, ids, outlets },
     helper: slotHelper,
     prefix: `paws-${instance}-`,
     pids: MOST_PIDS,

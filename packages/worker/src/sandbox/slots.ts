@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Cgroup, Cgroups } from './cgroup.ts'
 import { type Disks, untilDetached } from './disk.ts'
-import { startHelper } from './helper.ts'
+import type { Outlet, Outlets } from './driver.ts'
+import { closeNamespaces, type Helper, startHelper } from './helper.ts'
 import type { IdMap } from './id-map.ts'
 import { closeToRange, openToRange, removeTree } from './id-range.ts'
 
@@ -22,6 +23,7 @@ export interface SlotOptions {
   ids: IdMap
   cgroups: Cgroups
   disks: Disks
+  outlets: Outlets
 }
 
 /**
@@ -32,6 +34,8 @@ export interface Slot {
   name: string
   diskMB: number
   cgroup: Cgroup
+  /** Leads out of its network */
+  outlet: Outlet
   /** Leads to the guest agent, once there is one */
   stream: Duplex
   /** Whether its process still lives */
@@ -51,13 +55,18 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
   const folder = join(dataDir, 'slots', name)
   const image = join(folder, 'disk.ext4')
   let device: string | undefined
+  let helper: Helper | undefined
+  let outlet: Outlet | undefined
+  let alive = false
   await mkdir(folder)
   const cgroup = await options.cgroups.create(name).catch(async (error) => {
     await rmdir(folder)
     throw error
   })
   const release = async () => {
+    await outlet?.close()
     await Promise.all([cgroup.remove(), device && untilDetached(device, image)])
+    if (helper) await closeNamespaces(helper.namespaces)
     await removeTree(ids, folder)
   }
   try {
@@ -67,33 +76,33 @@ export async function makeSlot(options: SlotOptions, diskMB: number): Promise<Sl
       await mkdir(join(folder, 'disk'))
       if (diskMB !== disks.template?.sizeMB) await disks.create(image, diskMB)
     }
-    const helper = await startHelper(
-      options.helper,
-      helperArguments(options, cgroup, { name, image, diskMB }),
-      ids,
-      dataDir,
-    )
-    const ready = await helper.talk.hear('ready')
-    if (disks.enforced) device = ready
-    else await closeToRange(folder)
-    let alive = true
-    void helper.ended.then(() => {
+    helper = await startHelper(options.helper, helperArguments(options, cgroup, { name, image, diskMB }), ids, dataDir)
+    const { namespaces, pid, talk, stream, ended } = helper
+    alive = true
+    void ended.then(() => {
       alive = false
     })
+    const ready = await talk.hear('ready')
+    if (disks.enforced) device = ready
+    else await closeToRange(folder)
+    outlet = await options.outlets.open({ name, user: namespaces.user.fd, net: namespaces.net.fd })
     return {
       name,
       diskMB,
       cgroup,
-      stream: helper.stream,
+      outlet,
+      stream,
       alive: () => alive,
-      ended: helper.ended,
-      order: (strings) => helper.talk.answer([...strings, ''].map((text) => `${text}\0`).join('')),
+      ended,
+      order: (strings) => talk.answer([...strings, ''].map((text) => `${text}\0`).join('')),
       kill: () => {
-        if (alive) killTree(helper.pid)
+        if (alive) killTree(pid)
       },
       release,
     }
   } catch (error) {
+    if (helper && alive) killTree(helper.pid)
+    await helper?.ended
     await release()
     throw error
   }

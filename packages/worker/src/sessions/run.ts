@@ -3,8 +3,10 @@ import type { SessionClaim } from '../link/claims.ts'
 import { LinkError } from '../link/client.ts'
 import type { Outcome } from '../link/journal.ts'
 import type { Report } from '../link/report.ts'
-import { type Driver, type Process, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
+import { type Driver, PresetUnavailable, type Process, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
+import { furnish } from '../sandbox/furnish.ts'
 import { exitCodeOf, startScript } from './command.ts'
+import { keepRecords } from './records.ts'
 import { readResult } from './result.ts'
 
 /** How a session ended; its duration is added by who measures it. */
@@ -37,6 +39,8 @@ export interface Snapshots {
 export interface Inside {
   sandbox: Sandbox
   env: Record<string, string>
+  /** Resolves when what its way out needs is in place; an `exec` needn't wait for it */
+  placed: Promise<void>
 }
 
 export interface RunOptions {
@@ -87,7 +91,11 @@ export function runSession(options: RunOptions): Run {
     const ending = await followScript(started, options)
     clearTimeout(timer)
     cause ??= 'exit'
-    if (cause === 'exit') return ending
+    if (cause === 'exit') {
+      // What is still on its way out breaks off now, and is recorded before the end is reported.
+      await started.sandbox.outlet.close()
+      return ending
+    }
     await stopped
     return untimely[cause]
   }
@@ -115,19 +123,31 @@ async function startSandbox(options: RunOptions, early: Promise<Ending>): Promis
     const { imageDir, manifest } = snapshot
     const hostname = `paws-${claim.sessionId.slice(0, 8)}`
     const sandbox = await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname })
-    return { sandbox, env: { ...manifest.env, ...claim.env, PAWS_SESSION_ID: claim.sessionId } }
+    try {
+      const inlay = await sandbox.outlet.allow(claim.network, keepRecords(options.report))
+      const { env, placed } = furnish(sandbox, inlay, log)
+      return { sandbox, placed, env: { ...manifest.env, ...env, ...claim.env, PAWS_SESSION_ID: claim.sessionId } }
+    } catch (error) {
+      await sandbox.stop()
+      throw error
+    }
   } catch (error) {
+    if (error instanceof PresetUnavailable) return failure('PRESET_UNAVAILABLE', error.message)
     log.error({ err: error, sessionId: claim.sessionId }, 'A sandbox could not be started')
     return failure('SANDBOX_START_FAILED', "The worker could not start a sandbox. The worker's log says why.")
   }
 }
 
 /** From the script's start to its end and what it left. A sandbox that goes away meanwhile is an outcome. */
-async function followScript({ sandbox, env }: Inside, { claim, report: coming, log }: RunOptions): Promise<Ending> {
+async function followScript(
+  { sandbox, env, placed }: Inside,
+  { claim, report: coming, log }: RunOptions,
+): Promise<Ending> {
   let output: Promise<unknown> = Promise.resolve()
   try {
     const report = await coming
     const process = await startScript(sandbox, claim.script, env)
+    await placed
     output = Promise.all([pump(process, 'stdout', report), pump(process, 'stderr', report)])
     // It is awaited only after the exit, and may fail before that.
     output.catch(() => undefined)

@@ -8,8 +8,8 @@ import { GuestRefused, openInlet, openOutlet } from './streams.ts'
 
 export { GuestRefused } from './streams.ts'
 
-/** The guest agent of one sandbox, as its host sees it: all that `Sandbox` promises except `stop`. */
-export interface GuestAgent extends Omit<Sandbox, 'isolation' | 'stop'> {
+/** The guest agent of one sandbox, as its host sees it: all that `Sandbox` promises and that is done inside. */
+export interface GuestAgent extends Omit<Sandbox, 'isolation' | 'outlet' | 'stop'> {
   /** Sets the sandbox's clock, in milliseconds since 1970; rejects with GuestRefused where it has none of its own */
   setTime(unixMs: number): Promise<void>
   /** Adds up to 512 bytes of entropy; rejects with GuestRefused where the kernel is shared with the host */

@@ -1,0 +1,129 @@
+import { type ChildProcess, fork, type SendHandle } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import type { Logger } from 'pino'
+import type { Handle } from './listeners.ts'
+import type { Configure, FromEgress, ToEgress } from './messages.ts'
+
+const program = fileURLToPath(new URL('proxy/main.ts', import.meta.url))
+/** All that the process may read: sources, ours and those of libraries. */
+const sources = ['../../../..', '../../../../../node_modules'].map((path) =>
+  fileURLToPath(new URL(path, import.meta.url)),
+)
+
+const nodeOptions = [
+  '--permission',
+  ...sources.map((path) => `--allow-fs-read=${path}/*`),
+  // Beyond that something leaks, and a restart costs open connections only.
+  '--max-old-space-size=1024',
+  '--disable-warning=ExperimentalWarning',
+]
+
+/** What a process is asked takes a millisecond; one that hangs serves nobody. */
+const patienceMs = 30_000
+
+/** It ended; what it was asked is asked of the next one. */
+export class EgressEnded extends Error {
+  override name = 'EgressEnded'
+}
+
+/** One egress process, from its start to its end. */
+export interface EgressProcess {
+  readonly pid: number | undefined
+  /** Set before `ended` resolves */
+  readonly dead: boolean
+  readonly ended: Promise<string>
+  /** With a handle, our own copy of that is closed; otherwise both processes would take connections from it */
+  send(message: ToEgress, handle?: Handle): void
+  /** Resolves with the next message of this kind; rejects with EgressEnded */
+  answer(isIt: (message: FromEgress) => boolean): Promise<void>
+  kill(): void
+}
+
+export interface ProcessOptions {
+  configure: Configure
+  onMessage: (message: FromEgress, from: EgressProcess) => void
+  log: Logger
+}
+
+/** Starts one; it takes sockets once it has answered `ready`. */
+export function startProcess({ configure, onMessage, log }: ProcessOptions): EgressProcess {
+  const child = spawnProgram()
+  const awaited = new Set<{ isIt: (message: FromEgress) => boolean; resolve: () => void; reject: (e: Error) => void }>()
+  let dead = false
+  const ended = new Promise<string>((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`))
+  }).then((why) => {
+    dead = true
+    for (const { reject } of awaited) reject(new EgressEnded(`The egress process ended: ${why}`))
+    awaited.clear()
+    return why
+  })
+  child.on('message', (message) => {
+    const heard = message as FromEgress
+    for (const one of awaited) {
+      if (!one.isIt(heard)) continue
+      awaited.delete(one)
+      one.resolve()
+    }
+    onMessage(heard, egress)
+  })
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream) createInterface({ input: stream }).on('line', (line) => log.warn({ process: 'egress' }, line))
+  }
+
+  const egress: EgressProcess = {
+    pid: child.pid,
+    get dead() {
+      return dead
+    },
+    ended,
+    send(message, handle) {
+      // That it could not be sent shows by its end.
+      const sent = () => handle?.close()
+      if (dead || !child.connected) sent()
+      else child.send(message, handle as SendHandle | undefined, sent)
+    },
+    answer(isIt) {
+      const answered = new Promise<void>((resolve, reject) => {
+        if (dead) return reject(new EgressEnded('The egress process has ended.'))
+        const timer = setTimeout(() => {
+          log.error('The egress process does not answer, so it is killed')
+          egress.kill()
+        }, patienceMs).unref()
+        const settled = (settle: (error: Error) => void) => (error: Error) => {
+          clearTimeout(timer)
+          settle(error)
+        }
+        awaited.add({ isIt, resolve: settled(() => resolve()) as () => void, reject: settled(reject) })
+      })
+      // Several are asked for at once, and awaited one after the other.
+      answered.catch(() => undefined)
+      return answered
+    },
+    kill: () => void child.kill('SIGKILL'),
+  }
+  egress.send(configure)
+  return egress
+}
+
+/**
+ * It handles hostile bytes and holds secrets: it can open no file but sources, start no program, gain no privilege, and
+ * goes when the worker goes. As root it has none of root's capabilities.
+ */
+function spawnProgram(): ChildProcess {
+  const bare = process.getuid?.() === 0 ? ['--bounding-set=-all'] : []
+  return fork(program, [], {
+    execPath: 'setpriv',
+    execArgv: [
+      ...['--no-new-privs', '--inh-caps=-all', ...bare, '--pdeathsig', 'KILL', '--', process.execPath],
+      ...nodeOptions,
+    ],
+    cwd: '/',
+    env: { PATH: '/usr/bin:/bin' },
+    detached: true,
+    serialization: 'advanced',
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  })
+}
