@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmod, readdir, rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable, Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import type { IdMap } from './id-map.ts'
 
 /** What is kept of a program's words for the error that says why it failed */
@@ -18,6 +19,8 @@ export interface RangeOptions {
   env?: Record<string, string>
   /** Kills the program and all its children */
   signal?: AbortSignal
+  /** What the program reads; none unless given. When this breaks off, the program is killed and the error is its own */
+  stdin?: Readable
   /** Each line of stdout and stderr */
   onLine?: (line: string) => void
 }
@@ -39,7 +42,7 @@ export async function runInRange(map: IdMap, command: string[], options: RangeOp
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...unshare], {
     cwd: options.cwd,
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    stdio: [options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe', 'pipe'],
   })
   let said = ''
   const lines = [child.stdout, child.stderr].map(async (stream) => {
@@ -56,14 +59,29 @@ export async function runInRange(map: IdMap, command: string[], options: RangeOp
   try {
     const ended = endOf(child)
     await answerMap(child, map)
+    const fed = options.stdin && feed(options.stdin, child)
     const end = await ended
     await Promise.all(lines)
     options.signal?.throwIfAborted()
+    const broken = await fed
+    if (broken) throw broken
     if (end !== 0) throw new ProgramFailed(`${command[0]} failed (${end}): ${said.trim() || 'it said nothing'}`)
   } finally {
     options.signal?.removeEventListener('abort', kill)
     kill()
   }
+}
+
+/** @returns why its input broke off, where that is not the program's own doing */
+async function feed(source: Readable, child: ChildProcess): Promise<Error | undefined> {
+  let broken: Error | undefined
+  source.once('error', (error) => {
+    broken = error
+  })
+  // A program that reads no further ends, and its end says why.
+  await pipeline(source, child.stdin as Writable).catch(() => undefined)
+  if (broken) child.kill('SIGKILL')
+  return broken
 }
 
 /** Exit code, or what else ended it; never rejects. */

@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { openIdMap } from '../sandbox/id-map.ts'
 import { removeTree, runInRange } from '../sandbox/id-range.ts'
 import { buildSnapshot, type FetchFile, type HeldSnapshot, openSnapshotStore, type SnapshotStore } from './index.ts'
-import { minimalImage, templatesDir } from './testing/minimal-image.ts'
+import { minimalBuild, minimalImage, templatesDir } from './testing/minimal-image.ts'
 
 const log = pino({ level: 'silent' })
 let minimal: HeldSnapshot
@@ -237,7 +237,7 @@ test('a build that is killed halfway leaves no process, and nothing on disk afte
 test('a build that is aborted or fails says why and leaves nothing', async () => {
   const store = await openStore()
   const lines: string[] = []
-  const options = { store, templatesDir, snapshotId: 'minimal', template: 'minimal', onProgress: () => undefined }
+  const options = { ...minimalBuild, store }
   const stop = new AbortController()
   const aborted = buildSnapshot({
     ...options,
@@ -248,7 +248,8 @@ test('a build that is aborted or fails says why and leaves nothing', async () =>
     },
   })
   await expect(aborted).rejects.toThrow('enough')
-  await expect(buildSnapshot({ ...options, template: 'nod', onLine: () => undefined })).rejects.toThrow(
+  const order = { ...options.order, template: 'nod' }
+  await expect(buildSnapshot({ ...options, order })).rejects.toThrow(
     'The template "nod" is not complete on this worker',
   )
   const wrong = join(dataDir, 'wrong')
@@ -256,9 +257,9 @@ test('a build that is aborted or fails says why and leaves nothing', async () =>
   const manifest = JSON.parse(await readFile(join(wrong, 'minimal/manifest.json'), 'utf8'))
   await writeFile(
     join(wrong, 'minimal/manifest.json'),
-    JSON.stringify({ ...manifest, packages: ['no-such-package-here'] }),
+    JSON.stringify({ ...manifest, from: { ...manifest.from, packages: ['no-such-package-here'] } }),
   )
-  await expect(buildSnapshot({ ...options, templatesDir: wrong, onLine: () => undefined })).rejects.toThrow(
+  await expect(buildSnapshot({ ...options, templatesDir: wrong })).rejects.toThrow(
     /Unable to locate package no-such-package-here/,
   )
   expect(await readdir(join(dataDir, 'snapshots/.staging'))).toEqual([])
@@ -274,15 +275,10 @@ test('two builds are the same to the byte, and progress goes from 0 towards 1', 
     steps.add(step)
   }
   let lines = 0
-  const onLine = () => lines++
-  const built = await buildSnapshot({
-    store,
-    templatesDir,
-    snapshotId: 'minimal',
-    template: 'minimal',
-    onProgress,
-    onLine,
-  })
+  const onLine = () => {
+    lines++
+  }
+  const built = await buildSnapshot({ ...minimalBuild, store, onProgress, onLine })
   expect(seen).toEqual(seen.toSorted((a, b) => a - b))
   expect(seen[0]).toBe(0)
   expect(seen.at(-1)).toBe(0.95)

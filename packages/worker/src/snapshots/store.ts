@@ -6,6 +6,7 @@ import { SnapshotDigest, type SnapshotManifest } from '@paws/api'
 import type { Logger } from 'pino'
 import { type IdMap, openIdMap } from '../sandbox/id-map.ts'
 import { closeToRange, openToRange, runInRange } from '../sandbox/id-range.ts'
+import { confined } from './confined.ts'
 import { openStaging, place, type Staging } from './staging.ts'
 import { parseManifest, receive, SnapshotCorrupt, type SnapshotFile, sha256OfFile } from './verify.ts'
 
@@ -109,7 +110,7 @@ export async function openSnapshotStore({ dataDir, fetchFile, log }: StoreOption
       const manifest = await receive(digest, made, (file) => fetch(digest, file, stop.signal))
       await openToRange(made)
       const unsquash = ['unsquashfs', '-quiet', '-no-progress', '-dest', 'rootfs', 'rootfs.squashfs']
-      await runInRange(ids, unsquash, { cwd: made, signal: stop.signal })
+      await runInRange(ids, confined(unsquash), { cwd: made, signal: stop.signal })
       await closeToRange(made)
       if (await place(made, at)) log.info({ digest, snapshot: manifest.id }, 'a snapshot is here')
       return heldAt(digest, at, manifest)

@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { buildSnapshot, openSnapshotStore } from '../index.ts'
+import { minimalBuild } from './minimal-image.ts'
 
 // A worker's build in a process of its own, to be killed: build-forever.ts DATA_DIR TEMPLATES_DIR. Sends its log.
 const [dataDir = '', templatesDir = ''] = process.argv.slice(2)
@@ -10,11 +11,4 @@ const store = await openSnapshotStore({
     throw new Error('There is nothing to fetch')
   },
 })
-await buildSnapshot({
-  store,
-  templatesDir,
-  snapshotId: 'minimal',
-  template: 'minimal',
-  onProgress: () => undefined,
-  onLine: (line) => process.send?.(line),
-})
+await buildSnapshot({ ...minimalBuild, store, templatesDir, onLine: (line) => void process.send?.(line) })

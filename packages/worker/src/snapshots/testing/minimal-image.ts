@@ -6,9 +6,25 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { openIdMap } from '../../sandbox/id-map.ts'
-import { buildSnapshot, type HeldSnapshot, openSnapshotStore } from '../index.ts'
+import { type BuildOptions, buildSnapshot, type HeldSnapshot, openSnapshotStore } from '../index.ts'
 
 export const templatesDir = join(import.meta.dirname, '../../../../../snapshots')
+
+const nothing = () => undefined
+
+/** How `minimal` is built: of packages, so without a sandbox. */
+export const minimalBuild: Omit<BuildOptions, 'store'> = {
+  templatesDir,
+  order: { snapshotId: 'minimal', template: 'minimal', config: null, base: null },
+  driver: {
+    start: async () => {
+      throw new Error('minimal needs no sandbox')
+    },
+  },
+  onProgress: nothing,
+  onLine: nothing,
+  log: pino({ level: 'silent' }),
+}
 
 /** The built-in template `minimal`, built for real, once a machine and state of the template and its builder. */
 export async function minimalImage(): Promise<HeldSnapshot> {
@@ -25,15 +41,7 @@ export async function minimalImage(): Promise<HeldSnapshot> {
     })
     const [digest] = await store.held()
     if (digest) return await store.ensure(digest)
-    const nothing = () => undefined
-    return await buildSnapshot({
-      store,
-      templatesDir,
-      snapshotId: 'minimal',
-      template: 'minimal',
-      onProgress: nothing,
-      onLine: nothing,
-    })
+    return await buildSnapshot({ ...minimalBuild, store })
   } finally {
     unlock()
   }
@@ -47,7 +55,7 @@ async function contentHash(): Promise<string> {
   const hash = createHash('sha256').update(`${process.getuid?.()} ${uid} ${gid}`)
   for (const file of [
     join(builder, 'assemble.sh'),
-    join(builder, 'build.ts'),
+    join(builder, 'assemble.ts'),
     join(template, 'manifest.json'),
     join(template, 'setup.sh'),
   ]) {
