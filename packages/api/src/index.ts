@@ -47,6 +47,7 @@ export * from './tunnel.ts'
 export {
   BuildClaim,
   cutMarker,
+  egressLimitBytes,
   Outcome,
   SessionClaim,
   SnapshotReference,

@@ -33,7 +33,9 @@ export const AllowedHost = z
     z.string().refine((text) => hostName.test(text) || wildcard.test(text) || isPreset(text), {
       error: (issue) =>
         String(issue.input).startsWith('preset:')
-          ? `No such preset: there are ${Object.keys(presets).map((name) => `preset:${name}`).join(', ')}`
+          ? `No such preset: there are ${Object.keys(presets)
+              .map((name) => `preset:${name}`)
+              .join(', ')}`
           : `Not the name of a host: ${nameRemedy}; *.example.com stands for all its sub-domains`,
     }),
   )
@@ -57,20 +59,24 @@ export const AllowedHosts = z
 
 export const secretName = /^[A-Za-z][A-Za-z0-9_.-]{0,99}$/
 
-const Line = z
+/** One line, as a header can hold it. */
+export const Line = z
   .string()
   .min(1)
   .max(16_384)
   .regex(/^[\t\x20-\x7e\x80-\xff]*$/, 'Must be one line of characters that a header can hold')
 
 /** A value itself, or the name of a stored one. */
-const SecretValue = z.union([
-  Line,
-  z.strictObject({
-    secret: z.string().regex(secretName, 'Must be the name of a stored secret'),
-    prefix: z.string().max(100).optional().openapi({ description: 'Put before it', example: 'Bearer ' }),
-  }),
-])
+const SecretValue = z.union(
+  [
+    Line,
+    z.strictObject({
+      secret: z.string().regex(secretName, 'Must be the name of a stored secret'),
+      prefix: Line.max(100).optional().openapi({ description: 'Put before it', example: 'Bearer ' }),
+    }),
+  ],
+  { error: 'Must be a text, or the name of a stored secret as {"secret": NAME}' },
+)
 
 const HeaderName = z
   .string()
@@ -83,26 +89,57 @@ const notForInjection = new Set(
   'host content-length transfer-encoding connection keep-alive upgrade te trailer expect proxy-connection'.split(' '),
 )
 
+/** Refuses names that differ in case only: which of them counts would be chance. */
+const apart = (what: string) => (values: object, context: z.core.$RefinementCtx) => {
+  const seen = new Set<string>()
+  for (const name of Object.keys(values)) {
+    const lower = name.toLowerCase()
+    if (seen.has(lower)) context.addIssue({ code: 'custom', path: [name], message: `${what} is named twice` })
+    seen.add(lower)
+  }
+}
+
+/** The same ahead of names becoming lower case, when they would be one. */
+const apartBefore = (what: string) => (values: unknown, context: z.core.$RefinementCtx) => {
+  if (typeof values === 'object' && values !== null) apart(what)(values, context)
+  return values
+}
+
 const EnvName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,99}$/, 'Must be the name of an environment variable')
 
 export const HostCredential = z
   .strictObject({
-    headers: z.record(HeaderName, SecretValue).default({}).openapi({
-      description:
-        'Set on each request to this host, over verified TLS only; what the client sent under these names, or as ' +
-        'other credentials, is taken away',
-    }),
-    placeholders: z.record(EnvName, SecretValue).default({}).openapi({
-      description:
-        'Environment variables that get a made-up value inside; on the way to this host it becomes the real one, in ' +
-        'path, query, headers and body',
-    }),
+    headers: z
+      .record(HeaderName, SecretValue)
+      .superRefine(apart('A header'))
+      .default({})
+      .openapi({
+        description:
+          'Set on each request to this host, over verified TLS only; what the client sent under these names, or as ' +
+          'other credentials, is taken away',
+      }),
+    placeholders: z
+      .record(EnvName, SecretValue)
+      .default({})
+      .openapi({
+        description:
+          'Environment variables that get a made-up value inside; on the way to this host it becomes the real one, in ' +
+          'path, query, headers and body',
+      }),
     paths: z
-      .array(z.string().max(1000).regex(/^\/[^?#]*$/, 'Must begin with "/" and hold no query'))
+      .array(
+        z
+          .string()
+          .max(1000)
+          .regex(/^\/[^?#]*$/, 'Must begin with "/" and hold no query'),
+      )
       .max(100)
       .optional()
       .openapi({ description: 'Only to these paths; `*` stands for anything', example: ['/v1/*'] }),
-    methods: z.array(z.string().regex(/^[A-Z]{1,20}$/, 'Must be a method like "GET"')).max(20).optional(),
+    methods: z
+      .array(z.string().regex(/^[A-Z]{1,20}$/, 'Must be a method like "GET"'))
+      .max(20)
+      .optional(),
   })
   .refine(({ headers, placeholders }) => Object.keys(headers).length + Object.keys(placeholders).length > 0, {
     error: 'Names neither a header nor a placeholder',
@@ -112,8 +149,9 @@ export const HostCredential = z
 export const Network = z
   .strictObject({
     allowOut: AllowedHosts,
-    credentials: z.record(HostName, HostCredential).default({}).openapi({
-      description: 'By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com',
+    credentials: z.preprocess(apartBefore('A host'), z.record(HostName, HostCredential)).default({}).openapi({
+      description:
+        'By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com',
     }),
     auditLog: z
       .boolean()
@@ -198,10 +236,7 @@ export const EgressRecord = z
     requestBytes: z.int().nonnegative().optional().openapi({ description: 'Of the body' }),
     responseBytes: z.int().nonnegative().optional().openapi({ description: 'Of the body, as it came' }),
     durationMs: z.number().nonnegative().optional(),
-    credential: z
-      .boolean()
-      .optional()
-      .openapi({ description: "Whether the host's credential was added" }),
+    credential: z.boolean().optional().openapi({ description: "Whether the host's credential was added" }),
   })
   .openapi('EgressRecord')
 export type EgressRecord = z.output<typeof EgressRecord>

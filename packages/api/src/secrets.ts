@@ -1,5 +1,6 @@
 import { pathId, Timestamp } from './common.ts'
 import { endpoint } from './endpoint.ts'
+import { Line } from './network.ts'
 import { z } from './zod.ts'
 
 /** A stored secret: its value is never read back. */
@@ -7,7 +8,9 @@ export const Secret = z
   .object({ name: z.string(), value: z.literal('***'), createdAt: Timestamp, updatedAt: Timestamp })
   .openapi('Secret')
 
-const secretParams = z.object({ secretName: pathId('Name of the secret: a letter, then letters, digits, "_", "." or "-"') })
+const secretParams = z.object({
+  secretName: pathId('Name of the secret: a letter, then letters, digits, "_", "." or "-"'),
+})
 
 export const putSecret = endpoint({
   method: 'put',
@@ -18,7 +21,7 @@ export const putSecret = endpoint({
   description:
     'Sessions name it in `network.credentials` as `{"secret":"NAME"}`. One that is stored already keeps the value it was created with.',
   params: secretParams,
-  body: z.strictObject({ value: z.string().min(1).max(16_384) }),
+  body: z.strictObject({ value: Line }),
   returns: { 200: Secret },
   errors: ['SECRET_NOT_FOUND'],
 })

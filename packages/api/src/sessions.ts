@@ -64,6 +64,14 @@ export const CreateSession = z
       .optional()
       .openapi({ description: 'Opaque; answered as it came; at most 16 KB as JSON' }),
   })
+  .superRefine(({ workload, network }, context) => {
+    for (const [host, { placeholders }] of Object.entries(network.credentials)) {
+      for (const name of Object.keys(placeholders).filter((each) => Object.hasOwn(workload.env ?? {}, each))) {
+        const path = ['network', 'credentials', host, 'placeholders', name]
+        context.addIssue({ code: 'custom', path, message: 'Stands in workload.env, too: take it out of one of them' })
+      }
+    }
+  })
   .openapi('CreateSession')
 
 export const SessionAccepted = z.object({ sessionId: z.uuid(), status: SessionStatus }).openapi('SessionAccepted')
@@ -210,6 +218,15 @@ export const listSessionEgress = endpoint({
   description: 'Refused ones always, the others with `network.auditLog`.',
   params: sessionParams,
   query: z.object({ ...pageQuery, decision: EgressRecord.shape.decision.optional() }),
-  returns: { 200: z.object({ requests: z.array(EgressRecord), nextCursor }) },
+  returns: {
+    200: z.object({
+      requests: z.array(EgressRecord),
+      truncated: z
+        .boolean()
+        .optional()
+        .openapi({ description: 'Whether there were more than are kept: 64 MiB, of which these are the first' }),
+      nextCursor,
+    }),
+  },
   errors: ['SESSION_NOT_FOUND'],
 })

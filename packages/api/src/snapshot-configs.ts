@@ -11,17 +11,16 @@ const fields = {
     .max(100)
     .optional()
     .openapi({ description: 'Id of the template to start from; `minimal` unless given', example: 'node' }),
-  setup: z
-    .string()
-    .min(1)
-    .max(262_144)
-    .openapi({ description: 'Script that is run as root in the image, by its `#!` line or bash', example: 'npm install -g typescript' }),
+  setup: z.string().min(1).max(262_144).openapi({
+    description: 'Script that is run as root in the image, by its `#!` line or bash',
+    example: 'npm install -g typescript',
+  }),
   requiredDomains: AllowedHosts,
   resources: Resources.prefault({}).openapi({ description: 'Of the sandbox that the setup runs in' }),
   isolation: z
     .enum(['any', 'vm'])
     .default('any')
-    .openapi({ description: '`vm`: sessions of this snapshot run in microVMs only' }),
+    .openapi({ description: '`vm`: sessions of this snapshot that are made from then on run in microVMs only' }),
 }
 
 const configId = z
@@ -84,7 +83,8 @@ export const updateSnapshotConfig = endpoint({
   access: 'snapshots:write',
   tag: 'Snapshots',
   summary: 'Replace a config',
-  description: 'What was built before serves until it is built again.',
+  description:
+    'What was built before serves until it is built again; a build that is queued or running is of the config as it was.',
   params: configParams,
   body: z.strictObject({ id: configId.optional(), ...fields }),
   returns: { 200: SnapshotConfig },

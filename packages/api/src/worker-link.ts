@@ -121,6 +121,9 @@ export const streamLimitBytes = 64 * 1024 * 1024
 /** The last of a stream that was cut. */
 export const cutMarker = '\n[paws: what came after the first 64 MiB was dropped]\n'
 
+/** Most that is kept of a session's records of outgoing requests: 64 MiB of JSON. */
+export const egressLimitBytes = 64 * 1024 * 1024
+
 /** A piece of output: base64 bytes of one stream, cut between characters where they are UTF-8; of `egress`, one JSON array of EgressRecord. */
 const Chunk = z.strictObject({ stream: z.enum(['stdout', 'stderr', 'egress']), data: z.base64() })
 const chunks = z.array(Chunk).max(1000)

@@ -48,8 +48,8 @@ export interface Config {
   port: number
   /** Folder of what isn't in the database: the master key, and blobs unless they are elsewhere */
   dataFolder: string
-  /** Instead of `<data>/master.key`; 32 bytes as base64 or hex */
-  masterKey: string | undefined
+  /** Instead of what `<data>/master.key` holds: 32 bytes as base64 or hex, or several of these, the newest first */
+  masterKeys: string | undefined
   /** Where the first API key is written, once, when no organization exists yet */
   bootstrapKeyFile: string | undefined
   leaseMs: number
@@ -92,7 +92,7 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     host: env.HOST,
     port: env.PORT,
     dataFolder: env.PAWS_DATA,
-    masterKey: env.PAWS_MASTER_KEY,
+    masterKeys: env.PAWS_MASTER_KEY,
     bootstrapKeyFile: env.PAWS_BOOTSTRAP_KEY_FILE,
     leaseMs: env.PAWS_LEASE_MS,
     queueLimit: env.PAWS_QUEUE_LIMIT,

@@ -12,7 +12,7 @@ import { openJobs } from './jobs/index.ts'
 import { ensureFirstOrganization, openKeys, signingSecrets } from './organizations/index.ts'
 import type { Services } from './services.ts'
 import { getSession, startArchiving, startReaper } from './sessions/index.ts'
-import { loadMasterKey, openVault } from './vault/index.ts'
+import { loadMasterKeys, openVault } from './vault/index.ts'
 
 export interface ControlPlane {
   port: number
@@ -54,7 +54,8 @@ async function openServices(config: Config, log: Logger, opening: AsyncDisposabl
   if (applied.length > 0) log.info({ applied }, 'migrated the database')
   const onError = (error: Error) => log.warn({ err: error }, 'an idle database connection broke')
   const { db } = opening.adopt(await openDatabase(config.databaseUrl, { onError }), close)
-  const vault = openVault(await loadMasterKey({ value: config.masterKey, file: join(config.dataFolder, 'master.key') }))
+  const masterKeys = await loadMasterKeys({ value: config.masterKeys, file: join(config.dataFolder, 'master.key') })
+  const vault = await openVault(db, masterKeys, (keys) => log.info({ keys }, 'wrapped keys with the new master key'))
   const keyFile = config.bootstrapKeyFile ?? join(config.dataFolder, 'first.key')
   if (await ensureFirstOrganization(db, vault, keyFile))
     log.info({ keyFile }, 'made the first organization and its key')

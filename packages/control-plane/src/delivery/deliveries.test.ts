@@ -15,6 +15,7 @@ import {
   addSnapshot,
   addWorker,
   claimOne,
+  creating,
   openAftermath,
   request,
   testSecret,
@@ -77,7 +78,7 @@ async function endSession(url: string, options: Partial<DeliveriesOptions> = {})
   const { db } = database
   const aftermath = await openAftermath(database, { scheduleMs: [0, 50, 50, 50], ...options })
   closers.push(() => aftermath.close())
-  const vetted = { queueLimit: 10, vetCallback: () => undefined }
+  const vetted = await creating(db)
   const { sessionId } = await createSession(db, org, request({ callbackUrl: url, metadata: { issue: '1' } }), vetted)
   const { fence } = await claimOne(db, workerId)
   const outcome = { status: 'completed' as const, exitCode: 0, durationMs: 1 }

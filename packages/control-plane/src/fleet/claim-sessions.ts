@@ -17,6 +17,7 @@ const spare = 32
 
 interface ClaimedRow {
   id: string
+  orgId: string
   fence: number
   snapshotId: string
   digest: string
@@ -26,7 +27,13 @@ interface ClaimedRow {
   memoryMb: number
   diskMb: number
   timeoutMs: number
+  network: string
+  sealedSecrets: Buffer | null
 }
+
+/** A session that was taken, as the worker gets it but for its rules, whose secrets are still sealed. */
+export type Taken = Omit<z.input<typeof SessionClaim>, 'network'> &
+  Pick<ClaimedRow, 'orgId' | 'network' | 'sealedSecrets'>
 
 /**
  * Takes pending sessions for a worker: in order of creation, organizations in turn, those with fewer running first.
@@ -37,11 +44,11 @@ interface ClaimedRow {
 export async function claimSessions(
   db: Database,
   options: TakeOptions,
-): Promise<{ claimed: z.input<typeof SessionClaim>[]; passedOver: number }> {
+): Promise<{ claimed: Taken[]; passedOver: number }> {
   const taker = await findTaker(db, options.workerId)
   if (!taker) return { claimed: [], passedOver: 0 }
   const { rows } = await claimStatement(taker, options).execute(db)
-  const claimed = rows.flatMap((row) => (row.id === null ? [] : [toClaim(row, options.leaseMs)]))
+  const claimed = rows.flatMap((row) => (row.id === null ? [] : [toTaken(row, options.leaseMs)]))
   const seen = rows[0]?.seen ?? 0
   return { claimed, passedOver: Math.min(seen, options.limit) - claimed.length }
 }
@@ -121,7 +128,8 @@ export function claimStatement(
       select ${sessionSubject('')} || id, last_seq, 'status', convert_to('{"status":"running"}', 'UTF8') from claimed
     )
     select counted.seen::int, claimed.id, claimed.fence, claimed.snapshot_id, claimed.digest, claimed.script,
-      claimed.env, claimed.vcpus, claimed.memory_mb, claimed.disk_mb, claimed.timeout_ms, case when claimed.id is not null
+      claimed.env, claimed.vcpus, claimed.memory_mb, claimed.disk_mb, claimed.timeout_ms,
+      claimed.org_id, claimed.network, claimed.sealed_secrets, case when claimed.id is not null
         then ${notification(sql`${eventChannel(sessionSubject(''))}::text || claimed.id`)} end as told
     from (select count(*) as seen from queue) as counted left join claimed on true
     order by claimed.created_at, claimed.id`
@@ -133,7 +141,7 @@ const snapshotOf = (session: RawBuilder<unknown>) => sql`(
   where n.id = ${session}.snapshot_id and (n.org_id = ${session}.org_id or n.org_id is null)
   order by n.org_id nulls last limit 1)`
 
-function toClaim(row: ClaimedRow, leaseMs: number): z.input<typeof SessionClaim> {
+function toTaken(row: ClaimedRow, leaseMs: number): Taken {
   return {
     kind: 'session',
     sessionId: row.id,
@@ -144,5 +152,8 @@ function toClaim(row: ClaimedRow, leaseMs: number): z.input<typeof SessionClaim>
     env: JSON.parse(row.env),
     resources: { vcpus: row.vcpus, memoryMB: row.memoryMb, diskMB: row.diskMb },
     timeoutMs: row.timeoutMs,
+    orgId: row.orgId,
+    network: row.network,
+    sealedSecrets: row.sealedSecrets,
   }
 }

@@ -4,7 +4,17 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type TestDatabase, testDatabase } from '../../../../test/support/database.ts'
 import { openEvents } from '../events/index.ts'
 import { createSession } from '../sessions/index.ts'
-import { addOrganization, addSnapshot, addWorker, claimOne, leaseMs, request, workerState } from '../testing/fleet.ts'
+import {
+  addOrganization,
+  addSnapshot,
+  addWorker,
+  claimOne,
+  creating,
+  leaseMs,
+  openAftermath,
+  request,
+  workerState,
+} from '../testing/fleet.ts'
 import { claim } from './claim.ts'
 import { claimSessions, claimStatement, findTaker } from './claim-sessions.ts'
 
@@ -17,9 +27,8 @@ beforeEach(async () => {
 })
 afterEach(() => database.close())
 
-const options = { queueLimit: 10_000, vetCallback: () => undefined }
 const create = async (orgId = org, differing: object = {}) =>
-  (await createSession(database.db, orgId, request(differing), options)).sessionId
+  (await createSession(database.db, orgId, request(differing), await creating(database.db))).sessionId
 
 /** Thousands of rows at once, with one event of each left out: claiming doesn't read events. */
 async function fill(orgId: string, status: string, count: number) {
@@ -47,6 +56,7 @@ test('what is claimed has what a worker needs, a lease and a fence that counts u
     env: { A: '\ud800 "quoted"' },
     resources: { vcpus: 2, memoryMB: 4096, diskMB: 10_240 },
     timeoutMs: 600_000,
+    network: { allowOut: [], credentials: {}, auditLog: false },
   })
   const row = await database.db.selectFrom('sessions').selectAll().where('id', '=', id).executeTakeFirstOrThrow()
   expect(row).toMatchObject({ status: 'running', workerId: worker, fence: 1, isolation: 'process' })
@@ -139,18 +149,23 @@ test('a session whose snapshot is not built waits, and those behind it do not', 
 
 test('a waiting claim wakes when a session is created, and ends empty when its time has passed', async () => {
   const { db, url } = database
-  const events = await openEvents(url, pino({ level: 'silent' }))
+  const log = pino({ level: 'silent' })
+  const events = await openEvents(url, log)
+  const aftermath = await openAftermath(database)
+  const { vault } = await creating(db)
+  const services = { db, events, vault, log, ...aftermath }
   try {
     const worker = await addWorker(db)
     const wish = { workerId: worker, sessions: 1, builds: 0, leaseMs, signal: new AbortController().signal }
-    expect(await claim({ db, events }, { ...wish, waitMs: 50 })).toEqual([])
-    const waiting = claim({ db, events }, { ...wish, waitMs: 20_000 })
+    expect(await claim(services, { ...wish, waitMs: 50 })).toEqual([])
+    const waiting = claim(services, { ...wish, waitMs: 20_000 })
     const before = performance.now()
     const id = await create()
     expect(await waiting).toMatchObject([{ sessionId: id }])
     // Far less than the time after which it would have looked again by itself.
     expect(performance.now() - before).toBeLessThan(2000)
   } finally {
+    await aftermath.close()
     await events.close()
   }
 })

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BuildClaim, SessionClaim } from '@paws/api'
 import type { z } from 'zod'
-import type { Database } from '../database/index.ts'
 import type { Events } from '../events/index.ts'
 import { claimBuilds, workChannel } from '../snapshots/index.ts'
 import { claimSessions } from './claim-sessions.ts'
+import { type OpeningServices, openTaken } from './open-taken.ts'
 
 export type Claim = z.input<typeof SessionClaim> | z.input<typeof BuildClaim>
 
@@ -23,14 +23,14 @@ export interface ClaimOptions {
 }
 
 /** Waits for work for a worker; empty when the time has passed without. */
-export async function claim(services: { db: Database; events: Events }, options: ClaimOptions): Promise<Claim[]> {
-  const { db, events } = services
+export async function claim(services: OpeningServices & { events: Events }, options: ClaimOptions): Promise<Claim[]> {
+  const { events } = services
   const deadline = Date.now() + options.waitMs
   // Subscribed before the first look: what is committed in between wakes the next wait.
   const work = events.subscribe(workChannel)
   try {
     while (!options.signal.aborted) {
-      const claims = await take(db, options)
+      const claims = await take(services, options)
       const left = deadline - Date.now()
       if (claims.length > 0 || left <= 0) return claims
       await work.wait(Math.min(left, lookAgainMs), options.signal)
@@ -41,14 +41,15 @@ export async function claim(services: { db: Database; events: Events }, options:
   }
 }
 
-async function take(db: Database, options: ClaimOptions): Promise<Claim[]> {
+async function take(services: OpeningServices, options: ClaimOptions): Promise<Claim[]> {
+  const { db } = services
   const { workerId, leaseMs } = options
   const claims: Claim[] = []
   if (options.builds > 0) claims.push(...(await claimBuilds(db, { workerId, limit: options.builds, leaseMs })))
   let free = options.sessions
   while (free > 0) {
     const { claimed, passedOver } = await claimSessions(db, { workerId, limit: free, leaseMs })
-    claims.push(...claimed)
+    claims.push(...(await openTaken(services, options.workerId, claimed)))
     free -= claimed.length
     // What was locked by others, all of that was looked at, says nothing about what stands behind it.
     if (claims.length > 0 || passedOver === 0) break

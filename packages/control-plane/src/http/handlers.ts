@@ -1,6 +1,7 @@
 import type { Handlers } from './handler.ts'
 import { fleetHandlers } from './handlers/fleet.ts'
 import { organizationHandlers } from './handlers/organizations.ts'
+import { secretHandlers } from './handlers/secrets.ts'
 import { serviceHandlers } from './handlers/service.ts'
 import { sessionIoHandlers } from './handlers/session-io.ts'
 import { sessionHandlers } from './handlers/sessions.ts'
@@ -12,6 +13,7 @@ export const handlers: Handlers = {
   ...organizationHandlers,
   ...sessionHandlers,
   ...sessionIoHandlers,
+  ...secretHandlers,
   ...snapshotHandlers,
   ...fleetHandlers,
   ...workerLinkHandlers,

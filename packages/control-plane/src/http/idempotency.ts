@@ -1,7 +1,9 @@
 import { errorCodes, type OperationId } from '@paws/api'
 import { sql } from 'kysely'
+import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
 import type { Services } from '../services.ts'
+import type { SealedColumn } from '../vault/index.ts'
 import type { KeyCaller, Reply } from './handler.ts'
 
 /** How long a first answer is kept. */
@@ -99,13 +101,8 @@ async function take(services: Services, request: IdempotentRequest, digest: Buff
 }
 
 async function replay(services: Services, request: IdempotentRequest, digest: Buffer): Promise<Reply> {
-  const row = await services.db
-    .selectFrom('idempotencyKeys')
-    .select(['requestDigest', 'status', 'sealedAnswer'])
-    .where('apiKeyId', '=', request.caller.keyId)
-    .where('operation', '=', request.operation)
-    .where('key', '=', request.key)
-    .executeTakeFirst()
+  const { db, vault } = services
+  const row = await readKept(db, request)
   if (row && !row.requestDigest.equals(digest)) {
     throw new ApiError('IDEMPOTENCY_CONFLICT', 'This Idempotency-Key was used with another request: take a new key', {
       status: 422,
@@ -117,13 +114,24 @@ async function replay(services: Services, request: IdempotentRequest, digest: Bu
       retryAfterMs: 1000,
     })
   }
-  const opened = await services.vault.open(services.db, request.caller.orgId, context(request), row.sealedAnswer)
+  const again = async () => (await readKept(db, request))?.sealedAnswer
+  const opened = await vault.open(db, request.caller.orgId, context(request), row.sealedAnswer, again)
   const kept = JSON.parse(opened.toString()) as Kept
   if ('error' in kept) {
     const { code, message, details } = kept.error
     throw new ReplayedError(code, message, { details, status: kept.status })
   }
   return 'json' in kept ? { status: kept.status, json: kept.json } : { status: kept.status, empty: true }
+}
+
+function readKept(db: Database, request: IdempotentRequest) {
+  return db
+    .selectFrom('idempotencyKeys')
+    .select(['requestDigest', 'status', 'sealedAnswer'])
+    .where('apiKeyId', '=', request.caller.keyId)
+    .where('operation', '=', request.operation)
+    .where('key', '=', request.key)
+    .executeTakeFirst()
 }
 
 /** A refusal that was kept; its answer says that it is a replay. */
@@ -140,15 +148,17 @@ async function settleError(services: Services, request: IdempotentRequest, taken
 
 async function keep(services: Services, request: IdempotentRequest, taken: string, kept: Kept): Promise<void> {
   const { db, vault } = services
-  const sealed = await vault.seal(db, request.caller.orgId, context(request), Buffer.from(JSON.stringify(kept)))
-  await db
-    .updateTable('idempotencyKeys')
-    .set({ status: kept.status, sealedAnswer: sealed })
-    .where('apiKeyId', '=', request.caller.keyId)
-    .where('operation', '=', request.operation)
-    .where('key', '=', request.key)
-    .where(takenAt, '=', taken)
-    .execute()
+  await db.transaction().execute(async (trx) => {
+    const sealed = await vault.seal(trx, request.caller.orgId, context(request), Buffer.from(JSON.stringify(kept)))
+    await trx
+      .updateTable('idempotencyKeys')
+      .set({ status: kept.status, sealedAnswer: sealed })
+      .where('apiKeyId', '=', request.caller.keyId)
+      .where('operation', '=', request.operation)
+      .where('key', '=', request.key)
+      .where(takenAt, '=', taken)
+      .execute()
+  })
 }
 
 async function release(services: Services, request: IdempotentRequest, taken: string): Promise<void> {
@@ -163,3 +173,10 @@ async function release(services: Services, request: IdempotentRequest, taken: st
 
 const context = ({ caller, operation, key }: IdempotentRequest) =>
   `idempotency_keys\0${caller.keyId}\0${operation}\0${key}`
+
+export const sealedAnswers: SealedColumn = {
+  table: 'idempotencyKeys',
+  column: 'sealedAnswer',
+  key: ['apiKeyId', 'operation', 'key'],
+  context: ({ apiKeyId, operation, key }) => `idempotency_keys\0${apiKeyId}\0${operation}\0${key}`,
+}

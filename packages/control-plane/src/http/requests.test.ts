@@ -119,12 +119,12 @@ describe('a body', () => {
   })
 
   test('is refused field by field, each named once', async () => {
-    const { body } = await post({ nam: 'x', 'with.dot': 1, credentials: {} })
+    const { body } = await post({ nam: 'x', 'with.dot': 1, agent: {} })
     expect(body.error.details).toEqual([
       { path: 'name', message: expect.stringContaining('expected string') },
       { path: 'nam', message: 'Unknown key "nam"' },
       { path: 'with.dot', message: 'Unknown key "with.dot"' },
-      { path: 'credentials', message: '"credentials" is not supported yet by this version' },
+      { path: 'agent', message: '"credentials" is not supported yet by this version' },
     ])
     expect(body.error.message).toContain('and 3 more')
   })

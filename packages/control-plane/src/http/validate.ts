@@ -13,11 +13,12 @@ const notFound: Record<string, { code: ErrorCode; what: string }> = {
   jobId: { code: 'BUILD_NOT_FOUND', what: 'Build' },
   orgId: { code: 'ORGANIZATION_NOT_FOUND', what: 'Organization' },
   keyId: { code: 'API_KEY_NOT_FOUND', what: 'API key' },
+  secretName: { code: 'SECRET_NOT_FOUND', what: 'Secret' },
   name: { code: 'WORKER_NOT_FOUND', what: 'Worker' },
 }
 
 /** Names that later versions bring: refused by name until they work. */
-const later = new Set(['agent', 'credentials', 'expose', 'daemon', 'approval', 'governance', 'secrets', 'trigger'])
+const later = new Set(['agent', 'expose', 'daemon', 'approval', 'governance', 'trigger'])
 
 /** JSON that is kept as it came, whatever its strings hold. */
 const opaque = new Set(['metadata', 'outcome.output'])

@@ -9,4 +9,10 @@ export {
   refuseOrganization,
   updateOrganization,
 } from './organizations.ts'
-export { getWebhookSecret, rotateWebhookSecret, signingSecrets, type WebhookSecret } from './webhook-secret.ts'
+export {
+  getWebhookSecret,
+  rotateWebhookSecret,
+  sealedWebhookSecrets,
+  signingSecrets,
+  type WebhookSecret,
+} from './webhook-secret.ts'

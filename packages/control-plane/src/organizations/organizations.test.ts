@@ -47,7 +47,7 @@ test('a key has a checksum: a typing mistake is told without asking the database
 
 test('the first start makes one organization, however many control planes start, and one key file', async () => {
   const { db, close } = await testDatabase()
-  const vault = openVault(Buffer.alloc(32, 1))
+  const vault = await openVault(db, [Buffer.alloc(32, 1)])
   const file = join(folder, 'once/first.key')
   try {
     const made = await Promise.all(Array.from({ length: 4 }, () => ensureFirstOrganization(db, vault, file)))

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { sql } from 'kysely'
-import type { Database } from '../database/index.ts'
-import type { Vault } from '../vault/index.ts'
+import type { Database, Transaction } from '../database/index.ts'
+import type { SealedColumn, Vault } from '../vault/index.ts'
 
 /** What signs an organization's callbacks, in the form of Standard Webhooks. */
 export interface WebhookSecret {
@@ -13,13 +13,22 @@ export interface WebhookSecret {
 // The same for both columns: a secret moves from one to the other as it is.
 const context = 'webhook_secrets'
 
+export const sealedWebhookSecrets: SealedColumn[] = ['sealed', 'previousSealed'].map((column) => ({
+  table: 'webhookSecrets',
+  column,
+  key: ['orgId'],
+  context: () => context,
+}))
+
 /** The organization's secret; made when first asked for. */
 export async function getWebhookSecret(db: Database, vault: Vault, orgId: string): Promise<WebhookSecret> {
   const row = (await read(db, orgId)) ?? (await create(db, vault, orgId))
-  const secret = (await vault.open(db, orgId, context, row.sealed)).toString()
+  const again = async () => (await read(db, orgId))?.sealed
+  const secret = (await vault.open(db, orgId, context, row.sealed, again)).toString()
   if (!row.previousSealed || !row.previousValidUntil || row.previousValidUntil.getTime() <= Date.now())
     return { secret }
-  const previous = (await vault.open(db, orgId, context, row.previousSealed)).toString()
+  const previousAgain = async () => (await read(db, orgId))?.previousSealed
+  const previous = (await vault.open(db, orgId, context, row.previousSealed, previousAgain)).toString()
   return { secret, previous: { secret: previous, validUntil: row.previousValidUntil } }
 }
 
@@ -37,15 +46,18 @@ export async function rotateWebhookSecret(
   overlapMs: number,
 ): Promise<WebhookSecret> {
   if (!(await read(db, orgId))) await create(db, vault, orgId)
-  await db
-    .updateTable('webhookSecrets')
-    .set({
-      sealed: await makeSealed(db, vault, orgId),
-      previousSealed: sql<Buffer>`sealed`,
-      previousValidUntil: sql<Date>`now() + ${overlapMs} * interval '1 millisecond'`,
-    })
-    .where('orgId', '=', orgId)
-    .execute()
+  await db.transaction().execute(async (trx) => {
+    const sealed = await makeSealed(trx, vault, orgId)
+    await trx
+      .updateTable('webhookSecrets')
+      .set({
+        sealed,
+        previousSealed: sql<Buffer>`sealed`,
+        previousValidUntil: sql<Date>`now() + ${overlapMs} * interval '1 millisecond'`,
+      })
+      .where('orgId', '=', orgId)
+      .execute()
+  })
   return getWebhookSecret(db, vault, orgId)
 }
 
@@ -54,18 +66,17 @@ function read(db: Database, orgId: string) {
 }
 
 async function create(db: Database, vault: Vault, orgId: string) {
-  const sealed = await makeSealed(db, vault, orgId)
-  // Two that ask at once get the same one.
-  await db
-    .insertInto('webhookSecrets')
-    .values({ orgId, sealed })
-    .onConflict((conflict) => conflict.doNothing())
-    .execute()
+  await db.transaction().execute(async (trx) => {
+    const sealed = await makeSealed(trx, vault, orgId)
+    // Two that ask at once get the same one.
+    const query = trx.insertInto('webhookSecrets').values({ orgId, sealed })
+    await query.onConflict((conflict) => conflict.doNothing()).execute()
+  })
   const row = await read(db, orgId)
   if (!row) throw new Error(`Organization ${orgId} lost its webhook secret while it was made`)
   return row
 }
 
-function makeSealed(db: Database, vault: Vault, orgId: string): Promise<Buffer> {
-  return vault.seal(db, orgId, context, Buffer.from(`whsec_${randomBytes(32).toString('base64')}`))
+function makeSealed(trx: Transaction, vault: Vault, orgId: string): Promise<Buffer> {
+  return vault.seal(trx, orgId, context, Buffer.from(`whsec_${randomBytes(32).toString('base64')}`))
 }

@@ -6,7 +6,15 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type TestDatabase, testDatabase } from '../../../../test/support/database.ts'
 import { type Blobs, openBlobs } from '../blobs/index.ts'
 import { type Events, openEvents } from '../events/index.ts'
-import { addOrganization, addSnapshot, addWorker, claimOne, openAftermath, request } from '../testing/fleet.ts'
+import {
+  addOrganization,
+  addSnapshot,
+  addWorker,
+  claimOne,
+  creating,
+  openAftermath,
+  request,
+} from '../testing/fleet.ts'
 import { archiveQueue, archiveSession } from './archive.ts'
 import { createSession } from './create.ts'
 import { streamEvents } from './events.ts'
@@ -52,7 +60,7 @@ const wholeOf = (stream: string) => Buffer.concat(pieces.filter((one) => one.str
 async function runLongSession(): Promise<string> {
   const { db } = database
   const workerId = await addWorker(db)
-  const options = { queueLimit: 10_000, vetCallback: () => undefined }
+  const options = await creating(db)
   const { sessionId } = await createSession(db, org, request(), options)
   const { fence } = await claimOne(db, workerId)
   const lease = { sessionId, workerId, fence }

@@ -1,7 +1,15 @@
 import pino from 'pino'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type TestDatabase, testDatabase } from '../../../../test/support/database.ts'
-import { addOrganization, addSnapshot, addWorker, claimOne, openAftermath, request } from '../testing/fleet.ts'
+import {
+  addOrganization,
+  addSnapshot,
+  addWorker,
+  claimOne,
+  creating,
+  openAftermath,
+  request,
+} from '../testing/fleet.ts'
 import { createSession } from './create.ts'
 import { failWaiting } from './fail-waiting.ts'
 import { finishSession } from './finish.ts'
@@ -27,7 +35,7 @@ afterAll(async () => {
 })
 
 async function create(differing: object = {}): Promise<string> {
-  const options = { queueLimit: 10_000, vetCallback: () => undefined }
+  const options = await creating(database.db)
   return (await createSession(database.db, org, request(differing), options)).sessionId
 }
 

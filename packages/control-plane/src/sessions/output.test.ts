@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { cutMarker, streamLimitBytes } from '@paws/api'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type TestDatabase, testDatabase } from '../../../../test/support/database.ts'
-import { addOrganization, addSnapshot, addWorker, claimOne, request } from '../testing/fleet.ts'
+import { addOrganization, addSnapshot, addWorker, claimOne, creating, request } from '../testing/fleet.ts'
 import { createSession } from './create.ts'
 import { findSession, getSession } from './get.ts'
 import { type Chunk, type Lease, storeOutput } from './output.ts'
@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => database.close())
 
 async function startSession(): Promise<Lease> {
-  await createSession(database.db, org, request(), { queueLimit: 10_000, vetCallback: () => undefined })
+  await createSession(database.db, org, request(), await creating(database.db))
   const { sessionId, fence } = await claimOne(database.db, workerId)
   return { sessionId, workerId, fence }
 }

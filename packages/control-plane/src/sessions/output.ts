@@ -1,4 +1,4 @@
-import { cutMarker, streamLimitBytes } from '@paws/api'
+import { cutMarker, egressLimitBytes, streamLimitBytes } from '@paws/api'
 import { sql } from 'kysely'
 import type { Database } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
@@ -13,7 +13,8 @@ export interface Lease {
 }
 
 export interface Chunk {
-  stream: 'stdout' | 'stderr'
+  /** `egress`: an event of records, kept whole or not at all, beside the limits of output */
+  stream: 'stdout' | 'stderr' | 'egress'
   data: Buffer
 }
 
@@ -78,7 +79,7 @@ export async function append(
   })
   const { rows } = await sql<Appended>`
     with held as materialized (
-      select id, status, last_seq, last_chunk, stdout_bytes, stderr_bytes,
+      select id, status, last_seq, last_chunk, stdout_bytes, stderr_bytes, egress_bytes,
         coalesce(worker_id = ${workerId} and fence = ${fence}, false) as held
       from sessions where id = ${sessionId} for update
     ), added as (
@@ -88,16 +89,17 @@ export async function append(
       where held.held and held.status = 'running' and ${first}::int <= held.last_chunk + 1
         and ${first}::int + piece.place - 1 > held.last_chunk
     ), measured as (
-      select added.*, case added.stream when 'stdout' then held.stdout_bytes else held.stderr_bytes end
-        + sum(added.size) over (partition by added.stream order by added.number) as total
+      select added.*, case added.stream when 'stdout' then held.stdout_bytes when 'stderr' then held.stderr_bytes
+        else held.egress_bytes end + sum(added.size) over (partition by added.stream order by added.number) as total
       from added, held
     ), kept as (
       select stream, row_number() over (order by number) as place,
-        case when total <= ${streamLimitBytes}::int then substring(${bytes}::bytea from start for size)
+        case when stream = 'egress' or total <= ${streamLimitBytes}::int then substring(${bytes}::bytea from start for size)
           else substring(${bytes}::bytea from start for (${streamLimitBytes}::int - (total - size))::int)
             || convert_to(${cutMarker}, 'UTF8')
         end as data
-      from measured where size > 0 and total - size <= ${streamLimitBytes}::int
+      from measured where size > 0 and case stream when 'egress' then total <= ${egressLimitBytes}::int
+        else total - size <= ${streamLimitBytes}::int end
     ), written as (
       insert into events (subject, seq, type, data)
       select ${subject}, held.last_seq + kept.place, kept.stream, kept.data from kept, held
@@ -106,7 +108,8 @@ export async function append(
         last_chunk = (select max(number) from added),
         last_seq = held.last_seq + (select count(*) from kept),
         stdout_bytes = coalesce((select max(total) from measured where stream = 'stdout'), held.stdout_bytes),
-        stderr_bytes = coalesce((select max(total) from measured where stream = 'stderr'), held.stderr_bytes)
+        stderr_bytes = coalesce((select max(total) from measured where stream = 'stderr'), held.stderr_bytes),
+        egress_bytes = coalesce((select max(total) from measured where stream = 'egress'), held.egress_bytes)
       from held where sessions.id = held.id and exists (select from added)
       returning sessions.last_chunk as stored
     )

@@ -14,6 +14,7 @@ export const sessionColumns = [
   'diskMb',
   'timeoutMs',
   'callbackUrl',
+  'network',
   'metadata',
   'cancelRequestedAt',
   'workerId',
@@ -24,6 +25,7 @@ export const sessionColumns = [
   'lastChunk',
   'stdoutBytes',
   'stderrBytes',
+  'egressBytes',
   'archivedAt',
   'exitCode',
   'error',
@@ -64,6 +66,7 @@ export function summarize(row: SessionRow): z.input<typeof SessionSummary> {
     resources: { vcpus, memoryMB, diskMB },
     timeoutMs: row.timeoutMs,
     ...(row.callbackUrl !== null && { callbackUrl: row.callbackUrl }),
+    network: JSON.parse(row.network),
   }
 }
 

@@ -42,7 +42,7 @@ export async function lockSession(trx: Transaction, sessionId: string): Promise<
 
 /**
  * Ends a session whose row the caller has locked and found pending or running: status, usage, last events and
- * callback are written together, so a crash leaves all or none of them.
+ * callback are written together, so a crash leaves all or none of them. Its secrets are erased with that.
  */
 export async function settle(
   trx: Transaction,
@@ -80,7 +80,8 @@ async function write(trx: Transaction, ended: SessionRow, reason: string | undef
     with settled as (
       update sessions set status = ${ended.status}, exit_code = ${ended.exitCode}, error = ${ended.error},
         output = ${ended.output}, completed_at = ${ended.completedAt}, duration_ms = ${ended.durationMs},
-        fence = ${ended.fence}, last_seq = ${ended.lastSeq}, lease_expires_at = null
+        fence = ${ended.fence}, last_seq = ${ended.lastSeq}, lease_expires_at = null,
+        sealed_secrets = null
       where id = ${ended.id}
     ), told as (
       insert into events (subject, seq, type, data)

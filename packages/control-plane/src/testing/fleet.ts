@@ -7,6 +7,7 @@ import { claimSessions } from '../fleet/claim-sessions.ts'
 import { newId } from '../ids.ts'
 import { openJobs } from '../jobs/index.ts'
 import { getSession } from '../sessions/index.ts'
+import { openVault } from '../vault/index.ts'
 
 export type TestClaim = z.input<typeof SessionClaim>
 
@@ -58,6 +59,7 @@ export const request = (differing: object = {}) => ({
   resources: { vcpus: 2, memoryMB: 4096, diskMB: 10_240 },
   timeoutMs: 600_000,
   isolation: 'any' as const,
+  network: { allowOut: [], credentials: {}, auditLog: false },
   ...differing,
 })
 
@@ -65,7 +67,14 @@ export const request = (differing: object = {}) => ({
 export async function claimOne(db: Database, workerId: string): Promise<TestClaim> {
   const { claimed } = await claimSessions(db, { workerId, limit: 1, leaseMs })
   if (!claimed[0]) throw new Error('There was nothing to claim')
-  return claimed[0]
+  const { orgId, network, sealedSecrets, ...rest } = claimed[0]
+  return { ...rest, network: JSON.parse(network) }
+}
+
+/** What else `createSession` asks for. */
+export async function creating(db: Database) {
+  const vault = await openVault(db, [Buffer.alloc(32, 1)])
+  return { vault, queueLimit: 10_000, vetCallback: () => undefined }
 }
 
 /** What the end of a session needs, over a test's own database: real jobs, and callbacks that may go to this machine. */

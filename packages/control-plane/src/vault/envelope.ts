@@ -13,6 +13,11 @@ const headerBytes = 5
 const nonceBytes = 12
 const tagBytes = 16
 
+/** Sealed bytes that can't be opened, however often it is tried. */
+export class UnreadableError extends Error {
+  override name = 'UnreadableError'
+}
+
 /** Seals bytes under a key; they open only with the same key and the same identity. */
 export function sealWith(key: Buffer, keyId: number, identity: string, bytes: Uint8Array): Buffer {
   const header = Buffer.alloc(headerBytes)
@@ -27,12 +32,12 @@ export function sealWith(key: Buffer, keyId: number, identity: string, bytes: Ui
 /** Id of the key that sealed this. */
 export function keyIdOf(sealed: Buffer): number {
   if (sealed.length < headerBytes + nonceBytes + tagBytes || sealed[0] !== format) {
-    throw new Error('Sealed bytes of an unknown format: they are damaged, or a later version sealed them')
+    throw new UnreadableError('Sealed bytes of an unknown format: they are damaged, or a later version sealed them')
   }
   return sealed.readUInt32BE(1)
 }
 
-/** @throws when key or identity differ or a byte was changed */
+/** @throws UnreadableError when key or identity differ or a byte was changed */
 export function openWith(key: Buffer, identity: string, sealed: Buffer): Buffer {
   keyIdOf(sealed)
   const header = sealed.subarray(0, headerBytes)
@@ -40,5 +45,9 @@ export function openWith(key: Buffer, identity: string, sealed: Buffer): Buffer 
   const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes })
   decipher.setAAD(Buffer.concat([header, Buffer.from(identity)]))
   decipher.setAuthTag(sealed.subarray(-tagBytes))
-  return Buffer.concat([decipher.update(sealed.subarray(headerBytes + nonceBytes, -tagBytes)), decipher.final()])
+  try {
+    return Buffer.concat([decipher.update(sealed.subarray(headerBytes + nonceBytes, -tagBytes)), decipher.final()])
+  } catch (cause) {
+    throw new UnreadableError('Sealed bytes do not open: they were changed, or belong to another place', { cause })
+  }
 }

@@ -1,100 +1,86 @@
-import { createHmac, hkdfSync, randomBytes } from 'node:crypto'
-import type { Database } from '../database/index.ts'
-import { keyIdOf, openWith, sealWith } from './envelope.ts'
-
-/** What digests are for; each purpose has a pepper of its own. */
-export type DigestPurpose = 'api-key' | 'worker-credential' | 'enrolment-token' | 'idempotency'
+import { createHmac } from 'node:crypto'
+import { sql } from 'kysely'
+import type { Database, Transaction } from '../database/index.ts'
+import { openDataKeys } from './data-keys.ts'
+import { keyIdOf, openWith, sealWith, UnreadableError } from './envelope.ts'
+import { useMasterKeys } from './master-keys.ts'
+import { rewrap } from './rewrap.ts'
+import { type Rotation, rotate, type SealedColumn } from './rotate.ts'
+import { type DigestPurpose, makeDigestKeys, readDigestKeys } from './server-keys.ts'
 
 /** Seals and opens secrets, each organization's under a data key of its own, wrapped by the master key. */
 export interface Vault {
   /**
+   * Seals with the newest data key, and holds that until the transaction ends: what is sealed is written in the same
+   * one, so no rotation can miss it. Seal before locking rows that hold sealed bytes: rotation locks in that order.
+   *
    * @param context says which row and column the bytes belong to; they open only under the same one
    */
-  seal(db: Database, orgId: string, context: string, bytes: Uint8Array): Promise<Buffer>
-  /** @throws when the bytes were changed or belong to another organization or context */
-  open(db: Database, orgId: string, context: string, sealed: Buffer): Promise<Buffer>
-  /** HMAC-SHA-256 under a pepper that only the master key gives: the database alone can't verify a guess */
+  seal(trx: Transaction, orgId: string, context: string, bytes: Uint8Array): Promise<Buffer>
+  /**
+   * @param readAgain reads the sealed bytes anew, for when their data key has been replaced since they were read
+   * @throws UnreadableError when the bytes were changed or belong to another organization or context, or their key is gone
+   */
+  open(
+    db: Database,
+    orgId: string,
+    context: string,
+    sealed: Buffer,
+    readAgain?: () => Promise<Buffer | null | undefined>,
+  ): Promise<Buffer>
+  /** HMAC-SHA-256 under a key of the server's own: the database alone can't verify a guess */
   digest(purpose: DigestPurpose, bytes: string | Uint8Array): Buffer
+  /**
+   * Replaces an organization's data key and seals anew what older ones have sealed; those are deleted.
+   *
+   * @param columns all that hold sealed bytes
+   */
+  rotateDataKey(db: Database, orgId: string, columns: readonly SealedColumn[]): Promise<Rotation>
 }
 
-interface DataKey {
-  version: number
-  key: Buffer
-}
+/** Any number that nobody else locks: control planes that start together make and wrap keys one after the other. */
+const lockId = 7_209_116
 
-/** Most organizations whose opened data keys are kept in memory. */
-const cacheSize = 10_000
-
-export function openVault(masterKey: Buffer): Vault {
-  const wrapping = Buffer.from(hkdfSync('sha256', masterKey, '', 'paws wrap data keys', 32))
-  // Names the master key in what it wraps, so that a wrong one is told from damage and rotation can find old ones.
-  const wrappingId = Buffer.from(hkdfSync('sha256', masterKey, '', 'paws master key id', 4)).readUInt32BE()
-  const peppers = new Map<string, Buffer>()
-  const cache = new Map<string, DataKey[]>()
-
-  function unwrap(orgId: string, version: number, wrapped: Buffer): DataKey {
-    if (keyIdOf(wrapped) !== wrappingId) {
-      throw new Error('The master key is not the one that this database was sealed with: restore the right one')
-    }
-    return { version, key: openWith(wrapping, `data-key\0${orgId}\0${version}`, wrapped) }
-  }
-
-  async function read(db: Database, orgId: string): Promise<DataKey[]> {
-    const rows = await db
-      .selectFrom('dataKeys')
-      .select(['version', 'wrapped'])
-      .where('orgId', '=', orgId)
-      .orderBy('version', 'desc')
-      .execute()
-    return rows.map((row) => unwrap(orgId, row.version, row.wrapped))
-  }
-
-  /** Newest first, never empty. */
-  async function dataKeys(db: Database, orgId: string): Promise<DataKey[]> {
-    const cached = cache.get(orgId)
-    if (cached) return cached
-    let keys = await read(db, orgId)
-    if (keys.length === 0) {
-      const wrapped = sealWith(wrapping, wrappingId, `data-key\0${orgId}\0${1}`, randomBytes(32))
-      await db
-        .insertInto('dataKeys')
-        .values({ orgId, version: 1, wrapped })
-        .onConflict((oc) => oc.doNothing())
-        .execute()
-      keys = await read(db, orgId)
-    }
-    // A transaction may yet be rolled back, its new data key with it: only what is committed is kept.
-    if (!db.isTransaction) {
-      if (cache.size >= cacheSize) cache.clear()
-      cache.set(orgId, keys)
-    }
-    return keys
-  }
+/**
+ * Opens the vault of a database: makes the server's own keys at the first start, and wraps anew what another than the
+ * first master key has wrapped.
+ *
+ * @param keys master keys; the first wraps, all open
+ * @param onRewrapped told how many keys were wrapped anew
+ * @throws when none of them has wrapped what is there; nothing is written then
+ */
+export async function openVault(db: Database, keys: Buffer[], onRewrapped?: (count: number) => void): Promise<Vault> {
+  const masterKeys = useMasterKeys(keys)
+  const rewrapped = await db.transaction().execute(async (trx) => {
+    await sql`select pg_advisory_xact_lock(${lockId})`.execute(trx)
+    // First, since it may look at what has wrapped the data keys so far.
+    await makeDigestKeys(trx, masterKeys)
+    return rewrap(trx, masterKeys)
+  })
+  if (rewrapped > 0) onRewrapped?.(rewrapped)
+  const digestKeys = await readDigestKeys(db, masterKeys)
+  const dataKeys = openDataKeys(masterKeys)
 
   return {
-    async seal(db, orgId, context, bytes) {
-      const [newest] = await dataKeys(db, orgId)
-      if (!newest) throw new Error(`Organization ${orgId} has no data key`)
+    async seal(trx, orgId, context, bytes) {
+      const newest = await dataKeys.holdNewest(trx, orgId)
       return sealWith(newest.key, newest.version, `${orgId}\0${context}`, bytes)
     },
-    async open(db, orgId, context, sealed) {
-      const version = keyIdOf(sealed)
-      let found = (await dataKeys(db, orgId)).find((key) => key.version === version)
-      if (!found) {
-        // Another control plane may have added a version since it was cached.
-        cache.delete(orgId)
-        found = (await dataKeys(db, orgId)).find((key) => key.version === version)
+    async open(db, orgId, context, sealed, readAgain) {
+      let current = sealed
+      let key = await dataKeys.find(db, orgId, keyIdOf(current))
+      if (!key) {
+        current = (await readAgain?.()) ?? sealed
+        key = await dataKeys.find(db, orgId, keyIdOf(current))
       }
-      if (!found) throw new Error(`Organization ${orgId} has no data key of version ${version}`)
-      return openWith(found.key, `${orgId}\0${context}`, sealed)
+      if (!key) throw new UnreadableError(`Organization ${orgId} has no data key of version ${keyIdOf(current)}`)
+      return openWith(key, `${orgId}\0${context}`, current)
     },
     digest(purpose, bytes) {
-      let pepper = peppers.get(purpose)
-      if (!pepper) {
-        pepper = Buffer.from(hkdfSync('sha256', masterKey, '', `paws digest ${purpose}`, 32))
-        peppers.set(purpose, pepper)
-      }
-      return createHmac('sha256', pepper).update(bytes).digest()
+      return createHmac('sha256', digestKeys.get(purpose) as Buffer)
+        .update(bytes)
+        .digest()
     },
+    rotateDataKey: (db, orgId, columns) => rotate(db, orgId, columns, dataKeys),
   }
 }

@@ -363,6 +363,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/orgs/{orgId}/data-key/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Replace the key that seals the organization's secrets, and seal them again with the new one
+         * @description What is sealed stays readable all the while. The old key is deleted once nothing is sealed with it.
+         *
+         *     Scope: `organizations:write`.
+         */
+        post: operations["rotateDataKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/orgs/{orgId}/webhook-secret": {
         parameters: {
             query?: never;
@@ -398,6 +420,56 @@ export interface paths {
          */
         post: operations["rotateWebhookSecret"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the names of the stored secrets
+         * @description All of them, by name. No value is ever answered.
+         *
+         *     Scope: `secrets:read`.
+         */
+        get: operations["listSecrets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/secrets/{secretName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Store a secret, or replace its value
+         * @description Sessions name it in `network.credentials` as `{"secret":"NAME"}`. One that is stored already keeps the value it was created with.
+         *
+         *     Scope: `secrets:write`.
+         */
+        put: operations["putSecret"];
+        post?: never;
+        /**
+         * Delete a secret
+         * @description Sessions that were created with it keep their sealed copy until they end.
+         *
+         *     Scope: `secrets:write`.
+         */
+        delete: operations["deleteSecret"];
         options?: never;
         head?: never;
         patch?: never;
@@ -452,6 +524,28 @@ export interface paths {
          *     Scope: `sessions:write`.
          */
         delete: operations["cancelSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{sessionId}/egress": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the outgoing requests of a session, newest first
+         * @description Refused ones always, the others with `network.auditLog`.
+         *
+         *     Scope: `sessions:read`.
+         */
+        get: operations["listSessionEgress"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -568,6 +662,64 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/snapshot-configs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the configs, all of them, by id
+         * @description Scope: `snapshots:read`.
+         */
+        get: operations["listSnapshotConfigs"];
+        put?: never;
+        /**
+         * Say how a snapshot of your own is made
+         * @description Builds nothing yet: that happens when it is asked for, or when a session first needs it.
+         *
+         *     Scope: `snapshots:write`.
+         */
+        post: operations["createSnapshotConfig"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/snapshot-configs/{snapshotId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a config
+         * @description Scope: `snapshots:read`.
+         */
+        get: operations["getSnapshotConfig"];
+        /**
+         * Replace a config
+         * @description What was built before serves until it is built again; a build that is queued or running is of the config as it was.
+         *
+         *     Scope: `snapshots:write`.
+         */
+        put: operations["updateSnapshotConfig"];
+        post?: never;
+        /**
+         * Delete a config and its snapshot
+         * @description Sessions that run go on; those that wait for it fail, and its unfinished build is given up.
+         *
+         *     Scope: `snapshots:write`.
+         */
+        delete: operations["deleteSnapshotConfig"];
         options?: never;
         head?: never;
         patch?: never;
@@ -989,10 +1141,7 @@ export interface components {
             metadata?: {
                 [key: string]: Record<string, unknown> | unknown[] | string | number | boolean | null;
             };
-            network?: {
-                /** @default [] */
-                allowOut?: string[];
-            };
+            network?: components["schemas"]["Network"];
             /** @default {} */
             resources?: {
                 /** @default 10240 */
@@ -1020,6 +1169,41 @@ export interface components {
                 type: "script";
             };
         };
+        DataKeyRotation: {
+            /** @description How many secrets were sealed again */
+            resealed: number;
+            /** @description Of the new key; they count from 1 */
+            version: number;
+        };
+        EgressRecord: {
+            /**
+             * Format: date-time
+             * @example 2026-03-29T10:00:00.000Z
+             */
+            at: string;
+            /** @description Whether the host's credential was added */
+            credential?: boolean;
+            /** @enum {string} */
+            decision: "allowed" | "refused";
+            durationMs?: number;
+            host?: string;
+            method?: string;
+            /** @description Without its query */
+            path?: string;
+            /** @description 80, 443, or 53 for a name that was asked for */
+            port: number;
+            /**
+             * @description Why it was refused, or why an allowed one got no answer
+             * @enum {string}
+             */
+            reason?: "name-not-allowed" | "address-not-pinned" | "sni-missing" | "sni-address-mismatch" | "sni-host-mismatch" | "host-address-mismatch" | "host-malformed" | "not-tls" | "tls-failed" | "request-malformed" | "method-refused" | "upgrade-refused" | "path-ambiguous" | "address-not-public" | "name-not-resolved" | "upstream-certificate" | "upstream-unreachable" | "encoding-unknown" | "too-many-names" | "too-many-connections" | "rules-changed";
+            /** @description Of the body */
+            requestBytes?: number;
+            /** @description Of the body, as it came */
+            responseBytes?: number;
+            /** @description What the sandbox was answered */
+            status?: number;
+        };
         EnrolmentToken: {
             /**
              * Format: date-time
@@ -1032,7 +1216,7 @@ export interface components {
         Error: {
             error: {
                 /** @enum {string} */
-                code: "VALIDATION_ERROR" | "UNAUTHORIZED" | "FORBIDDEN" | "SESSION_NOT_FOUND" | "SNAPSHOT_NOT_FOUND" | "BUILD_NOT_FOUND" | "ORGANIZATION_NOT_FOUND" | "API_KEY_NOT_FOUND" | "WORKER_NOT_FOUND" | "FILE_NOT_FOUND" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "INVALID_STATE" | "LEASE_LOST" | "IDEMPOTENCY_CONFLICT" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "FILE_REFUSED" | "INTERNAL_ERROR" | "NOT_READY" | "CAPACITY_EXHAUSTED" | "WORKER_UNREACHABLE";
+                code: "VALIDATION_ERROR" | "UNAUTHORIZED" | "FORBIDDEN" | "SESSION_NOT_FOUND" | "SNAPSHOT_NOT_FOUND" | "BUILD_NOT_FOUND" | "ORGANIZATION_NOT_FOUND" | "API_KEY_NOT_FOUND" | "WORKER_NOT_FOUND" | "SECRET_NOT_FOUND" | "FILE_NOT_FOUND" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "INVALID_STATE" | "LEASE_LOST" | "IDEMPOTENCY_CONFLICT" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "FILE_REFUSED" | "INTERNAL_ERROR" | "NOT_READY" | "CAPACITY_EXHAUSTED" | "WORKER_UNREACHABLE";
                 /** @description One entry a field for a validation error; the current and the allowed states for INVALID_STATE */
                 details?: ({
                     message: string;
@@ -1076,8 +1260,82 @@ export interface components {
             totalWorkers: number;
             usedCapacity: number;
         };
+        HostCredential: {
+            /**
+             * @description Set on each request to this host, over verified TLS only; what the client sent under these names, or as other credentials, is taken away
+             * @default {}
+             */
+            headers?: {
+                [key: string]: string | {
+                    /**
+                     * @description Put before it
+                     * @example Bearer
+                     */
+                    prefix?: string;
+                    secret: string;
+                };
+            };
+            methods?: string[];
+            /**
+             * @description Only to these paths; `*` stands for anything
+             * @example [
+             *       "/v1/*"
+             *     ]
+             */
+            paths?: string[];
+            /**
+             * @description Environment variables that get a made-up value inside; on the way to this host it becomes the real one, in path, query, headers and body
+             * @default {}
+             */
+            placeholders?: {
+                [key: string]: string | {
+                    /**
+                     * @description Put before it
+                     * @example Bearer
+                     */
+                    prefix?: string;
+                    secret: string;
+                };
+            };
+        };
         /** @enum {string} */
         Isolation: "process" | "qemu/tcg" | "qemu/kvm" | "firecracker";
+        /** @default {} */
+        Network: {
+            /**
+             * @description Hosts that may be reached on ports 80 and 443: names, `*.example.com` for sub-domains only, or presets (`preset:npm`: the registry that npm is set to; `preset:debian`: the mirrors that apt is set to; `preset:pypi`: the index that pip is set to). Empty: none
+             * @default []
+             */
+            allowOut?: string[];
+            /**
+             * @description Record every outgoing request, not only refused ones: GET /v1/sessions/{id}/egress
+             * @default false
+             */
+            auditLog?: boolean;
+            /**
+             * @description By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com
+             * @default {}
+             */
+            credentials?: {
+                [key: string]: components["schemas"]["HostCredential"];
+            };
+        };
+        NetworkShown: {
+            allowOut: string[];
+            auditLog: boolean;
+            credentials: {
+                [key: string]: {
+                    headers: {
+                        [key: string]: "***";
+                    };
+                    methods?: string[];
+                    paths?: string[];
+                    placeholders: {
+                        [key: string]: "***";
+                    };
+                };
+            };
+        };
         NewApiKey: components["schemas"]["ApiKey"] & {
             /**
              * @description The whole key: `sk_live_`, 30 base62 characters and a 6-character checksum. Shown once
@@ -1116,7 +1374,22 @@ export interface components {
             version: string;
         };
         /** @enum {string} */
-        Scope: "sessions:read" | "sessions:write" | "snapshots:read" | "snapshots:write" | "organizations:read" | "organizations:write" | "fleet:admin";
+        Scope: "sessions:read" | "sessions:write" | "snapshots:read" | "snapshots:write" | "secrets:read" | "secrets:write" | "organizations:read" | "organizations:write" | "fleet:admin";
+        Secret: {
+            /**
+             * Format: date-time
+             * @example 2026-03-29T10:00:00.000Z
+             */
+            createdAt: string;
+            name: string;
+            /**
+             * Format: date-time
+             * @example 2026-03-29T10:00:00.000Z
+             */
+            updatedAt: string;
+            /** @enum {string} */
+            value: "***";
+        };
         Session: {
             callbackUrl?: string;
             /**
@@ -1142,6 +1415,7 @@ export interface components {
             metadata?: {
                 [key: string]: Record<string, unknown> | unknown[] | string | number | boolean | null;
             };
+            network: components["schemas"]["NetworkShown"];
             /** @description The JSON that the script left in /output/result.json */
             output?: Record<string, unknown> | unknown[] | string | number | boolean | null;
             resources: {
@@ -1205,6 +1479,7 @@ export interface components {
             metadata?: {
                 [key: string]: Record<string, unknown> | unknown[] | string | number | boolean | null;
             };
+            network: components["schemas"]["NetworkShown"];
             resources: {
                 diskMB: number;
                 memoryMB: number;
@@ -1246,6 +1521,29 @@ export interface components {
             version?: number;
             /** @description Workers that hold it unpacked */
             workers: string[];
+        };
+        SnapshotConfig: {
+            /**
+             * Format: date-time
+             * @example 2026-03-29T10:00:00.000Z
+             */
+            createdAt: string;
+            id: string;
+            /** @enum {string} */
+            isolation: "any" | "vm";
+            requiredDomains: string[];
+            resources: {
+                diskMB: number;
+                memoryMB: number;
+                vcpus: number;
+            };
+            setup: string;
+            template: string;
+            /**
+             * Format: date-time
+             * @example 2026-03-29T10:00:00.000Z
+             */
+            updatedAt: string;
         };
         Template: {
             description: string;
@@ -2749,6 +3047,102 @@ export interface operations {
             };
         };
     };
+    rotateDataKey: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key within 24 h replays the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Id of the organization */
+                orgId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Replace the key that seals the organization's secrets, and seal them again with the new one */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DataKeyRotation"];
+                };
+            };
+            /** @description VALIDATION_ERROR */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description ORGANIZATION_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description IDEMPOTENCY_CONFLICT */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description IDEMPOTENCY_CONFLICT */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getWebhookSecret: {
         parameters: {
             query?: never;
@@ -2915,6 +3309,218 @@ export interface operations {
             };
             /** @description IDEMPOTENCY_CONFLICT */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSecrets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description List the names of the stored secrets */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        secrets: components["schemas"]["Secret"][];
+                    };
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    putSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the secret: a letter, then letters, digits, "_", "." or "-" */
+                secretName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    value: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Store a secret, or replace its value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Secret"];
+                };
+            };
+            /** @description VALIDATION_ERROR */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SECRET_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the secret: a letter, then letters, digits, "_", "." or "-" */
+                secretName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SECRET_NOT_FOUND */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3274,6 +3880,91 @@ export interface operations {
             };
         };
     };
+    listSessionEgress: {
+        parameters: {
+            query?: {
+                /** @description `nextCursor` of the page before */
+                cursor?: string;
+                decision?: "allowed" | "refused";
+                /** @description Most entries to answer */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description UUID of the session */
+                sessionId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description List the outgoing requests of a session, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description Give it as `cursor` for the next page; absent on the last */
+                        nextCursor?: string;
+                        requests: components["schemas"]["EgressRecord"][];
+                        /** @description Whether there were more than are kept: 64 MiB, of which these are the first */
+                        truncated?: boolean;
+                    };
+                };
+            };
+            /** @description VALIDATION_ERROR */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SESSION_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     streamSessionEvents: {
         parameters: {
             query?: {
@@ -3321,6 +4012,7 @@ export interface operations {
                             metadata?: {
                                 [key: string]: Record<string, unknown> | unknown[] | string | number | boolean | null;
                             };
+                            network: components["schemas"]["NetworkShown"];
                             /** @description The JSON that the script left in /output/result.json */
                             output?: Record<string, unknown> | unknown[] | string | number | boolean | null;
                             resources: {
@@ -3344,6 +4036,9 @@ export interface operations {
                             vcpuSeconds?: number;
                             /** @description Name of the worker that ran it */
                             worker?: string;
+                        };
+                        egress?: {
+                            requests: components["schemas"]["EgressRecord"][];
                         };
                         status?: {
                             /** @description Why it waits, or why it ended so */
@@ -3928,6 +4623,476 @@ export interface operations {
             };
             /** @description WORKER_UNREACHABLE */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSnapshotConfigs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description List the configs, all of them, by id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        configs: components["schemas"]["SnapshotConfig"][];
+                    };
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createSnapshotConfig: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key within 24 h replays the first answer */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    id: string;
+                    /**
+                     * @description `vm`: sessions of this snapshot that are made from then on run in microVMs only
+                     * @default any
+                     * @enum {string}
+                     */
+                    isolation?: "any" | "vm";
+                    /**
+                     * @description Hosts that may be reached on ports 80 and 443: names, `*.example.com` for sub-domains only, or presets (`preset:npm`: the registry that npm is set to; `preset:debian`: the mirrors that apt is set to; `preset:pypi`: the index that pip is set to). Empty: none
+                     * @default []
+                     */
+                    requiredDomains?: string[];
+                    /**
+                     * @description Of the sandbox that the setup runs in
+                     * @default {}
+                     */
+                    resources?: {
+                        /** @default 10240 */
+                        diskMB?: number;
+                        /** @default 4096 */
+                        memoryMB?: number;
+                        /** @default 2 */
+                        vcpus?: number;
+                    };
+                    /**
+                     * @description Script that is run as root in the image, by its `#!` line or bash
+                     * @example npm install -g typescript
+                     */
+                    setup: string;
+                    /**
+                     * @description Id of the template to start from; `minimal` unless given
+                     * @example node
+                     */
+                    template?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Say how a snapshot of your own is made */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotConfig"];
+                };
+            };
+            /** @description VALIDATION_ERROR */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SNAPSHOT_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT, IDEMPOTENCY_CONFLICT */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description IDEMPOTENCY_CONFLICT */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getSnapshotConfig: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the config, and of the snapshot built from it */
+                snapshotId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Get a config */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotConfig"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SNAPSHOT_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateSnapshotConfig: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the config, and of the snapshot built from it */
+                snapshotId: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    id?: string;
+                    /**
+                     * @description `vm`: sessions of this snapshot that are made from then on run in microVMs only
+                     * @default any
+                     * @enum {string}
+                     */
+                    isolation?: "any" | "vm";
+                    /**
+                     * @description Hosts that may be reached on ports 80 and 443: names, `*.example.com` for sub-domains only, or presets (`preset:npm`: the registry that npm is set to; `preset:debian`: the mirrors that apt is set to; `preset:pypi`: the index that pip is set to). Empty: none
+                     * @default []
+                     */
+                    requiredDomains?: string[];
+                    /**
+                     * @description Of the sandbox that the setup runs in
+                     * @default {}
+                     */
+                    resources?: {
+                        /** @default 10240 */
+                        diskMB?: number;
+                        /** @default 4096 */
+                        memoryMB?: number;
+                        /** @default 2 */
+                        vcpus?: number;
+                    };
+                    /**
+                     * @description Script that is run as root in the image, by its `#!` line or bash
+                     * @example npm install -g typescript
+                     */
+                    setup: string;
+                    /**
+                     * @description Id of the template to start from; `minimal` unless given
+                     * @example node
+                     */
+                    template?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Replace a config */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotConfig"];
+                };
+            };
+            /** @description VALIDATION_ERROR */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SNAPSHOT_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteSnapshotConfig: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the config, and of the snapshot built from it */
+                snapshotId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description UNAUTHORIZED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description SNAPSHOT_NOT_FOUND */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description INTERNAL_ERROR */
+            500: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4677,6 +5842,22 @@ export interface operations {
                             /** @enum {string} */
                             kind: "session";
                             leaseMs: number;
+                            network: {
+                                allowOut: string[];
+                                auditLog: boolean;
+                                credentials: {
+                                    [key: string]: {
+                                        headers: {
+                                            [key: string]: string;
+                                        };
+                                        methods?: string[];
+                                        paths?: string[];
+                                        placeholders: {
+                                            [key: string]: string;
+                                        };
+                                    };
+                                };
+                            };
                             resources: {
                                 diskMB: number;
                                 memoryMB: number;
@@ -4692,14 +5873,30 @@ export interface operations {
                             };
                             timeoutMs: number;
                         } | {
+                            /** @description What the setup is run in; null for the first of all */
+                            base: {
+                                /** @example sha256:2c26b46b68ff… */
+                                digest: string;
+                                id: string;
+                            } | null;
+                            config: {
+                                organization: string;
+                                requiredDomains: string[];
+                                resources: {
+                                    diskMB: number;
+                                    memoryMB: number;
+                                    vcpus: number;
+                                };
+                                setup: string;
+                            } | null;
                             fence: number;
                             jobId: string;
                             /** @enum {string} */
                             kind: "build";
                             leaseMs: number;
                             snapshotId: string;
-                            /** @description A folder of `snapshots/` that the worker ships with */
-                            template: string;
+                            /** @description A folder of `snapshots/` that the worker ships with; null for a config */
+                            template: string | null;
                         })[];
                     };
                 };
@@ -4944,7 +6141,7 @@ export interface operations {
                     chunks: {
                         data: string;
                         /** @enum {string} */
-                        stream: "stdout" | "stderr";
+                        stream: "stdout" | "stderr" | "egress";
                     }[];
                     fence: number;
                     first: number;
@@ -5062,7 +6259,7 @@ export interface operations {
                     chunks: {
                         data: string;
                         /** @enum {string} */
-                        stream: "stdout" | "stderr";
+                        stream: "stdout" | "stderr" | "egress";
                     }[];
                     fence: number;
                     /** @description Number of the first piece; they count from 1 */

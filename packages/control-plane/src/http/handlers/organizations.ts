@@ -23,6 +23,7 @@ import {
   type WebhookSecret,
 } from '../../organizations/index.ts'
 import type { Handlers, KeyCaller } from '../handler.ts'
+import { sealedColumns } from '../sealed-columns.ts'
 
 export const organizationHandlers = {
   async whoami({ caller }, { db }) {
@@ -79,6 +80,10 @@ export const organizationHandlers = {
   async rotateWebhookSecret({ params, body, caller }, { db, vault }) {
     const secret = await rotateWebhookSecret(db, vault, own(params.orgId, caller), body.overlapMs)
     return { status: 200, json: secretBody(secret) }
+  },
+
+  async rotateDataKey({ params, caller }, { db, vault }) {
+    return { status: 200, json: await vault.rotateDataKey(db, own(params.orgId, caller), sealedColumns) }
   },
 } satisfies Partial<Handlers>
 

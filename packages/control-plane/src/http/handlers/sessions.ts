@@ -5,6 +5,7 @@ import {
   createSession,
   findSession,
   getSession,
+  listEgress,
   listSessions,
   readLogs,
   streamEvents,
@@ -13,8 +14,9 @@ import type { Handlers } from '../handler.ts'
 import { resumeAfter } from './resume.ts'
 
 export const sessionHandlers = {
-  async createSession({ body, caller }, { config, db }) {
+  async createSession({ body, caller }, { config, db, vault }) {
     const accepted = await createSession(db, caller.orgId, body, {
+      vault,
       queueLimit: config.queueLimit,
       vetCallback: (url) => vetUrl(url, config.deliveryAllow),
     })
@@ -58,5 +60,10 @@ export const sessionHandlers = {
       bytes: Readable.from(readLogs(db, blobs, session, query.stream)),
       contentType: 'application/octet-stream',
     }
+  },
+
+  async listSessionEgress({ params, query, caller }, { db }) {
+    const session = await findSession(db, caller.orgId, params.sessionId)
+    return { status: 200, json: await listEgress(db, session, query) }
   },
 } satisfies Partial<Handlers>

@@ -1,6 +1,16 @@
+import { EgressRecord } from '@paws/api'
+import { z } from 'zod'
+import { ApiError } from '../../errors.ts'
 import { claim, enrolWorker, heartbeat } from '../../fleet/index.ts'
 import { isUuid } from '../../ids.ts'
-import { type Chunk, finishSession, type Lease, sessionNotFound, storeOutput } from '../../sessions/index.ts'
+import {
+  type Chunk,
+  egressEvent,
+  finishSession,
+  type Lease,
+  sessionNotFound,
+  storeOutput,
+} from '../../sessions/index.ts'
 import type { Handlers, WorkerCaller } from '../handler.ts'
 
 export const workerLinkHandlers = {
@@ -42,5 +52,20 @@ function lease({ sessionId }: { sessionId: string }, { fence }: { fence: number 
   return { sessionId, workerId, fence }
 }
 
-const decode = (chunks: { stream: 'stdout' | 'stderr'; data: string }[]): Chunk[] =>
-  chunks.map(({ stream, data }) => ({ stream, data: Buffer.from(data, 'base64') }))
+/** @throws VALIDATION_ERROR for a piece of `egress` that holds anything but records */
+function decode(chunks: { stream: Chunk['stream']; data: string }[]): Chunk[] {
+  return chunks.map(({ stream, data }, index) => {
+    const bytes = Buffer.from(data, 'base64')
+    return { stream, data: stream === 'egress' ? egressEvent(readRecords(bytes, `chunks.${index}.data`)) : bytes }
+  })
+}
+
+// What is more than the contract has is left out: a worker is less trusted than those who read it.
+function readRecords(bytes: Buffer, path: string): EgressRecord[] {
+  try {
+    return z.array(EgressRecord).parse(JSON.parse(bytes.toString('utf8')))
+  } catch (cause) {
+    const message = 'Must be a JSON array of records of outgoing requests'
+    throw new ApiError('VALIDATION_ERROR', `${path}: ${message}`, { details: [{ path, message }], cause })
+  }
+}

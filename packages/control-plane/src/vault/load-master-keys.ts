@@ -5,11 +5,12 @@ import { dirname } from 'node:path'
 const keyBytes = 32
 
 /**
- * The key that wraps all others: from the environment (32 bytes as base64 or hex), or from a file made at first start.
+ * The keys that wrap all others: from the environment, or from a file made at first start. Each is 32 bytes as base64
+ * or hex; several stand on lines of their own or have commas between them. The first wraps, all open.
  *
- * @throws when the key isn't 32 bytes long, or others may read its file
+ * @throws when a key isn't 32 bytes long, or others may read their file
  */
-export async function loadMasterKey(options: { value?: string | undefined; file: string }): Promise<Buffer> {
+export async function loadMasterKeys(options: { value?: string | undefined; file: string }): Promise<Buffer[]> {
   if (options.value !== undefined) return parse(options.value, 'PAWS_MASTER_KEY')
   await createOnce(options.file)
   const { mode } = await stat(options.file)
@@ -21,11 +22,15 @@ export async function loadMasterKey(options: { value?: string | undefined; file:
   return parse(await readFile(options.file, 'utf8'), options.file)
 }
 
-function parse(text: string, source: string): Buffer {
-  const trimmed = text.trim()
-  const key = /^[0-9a-f]{64}$/i.test(trimmed) ? Buffer.from(trimmed, 'hex') : Buffer.from(trimmed, 'base64')
-  if (key.length !== keyBytes) throw new Error(`${source} must hold 32 bytes as base64 or hex`)
-  return key
+function parse(text: string, source: string): Buffer[] {
+  const keys = text
+    .split(/[,\s]+/)
+    .filter((part) => part !== '')
+    .map((part) => (/^[0-9a-f]{64}$/i.test(part) ? Buffer.from(part, 'hex') : Buffer.from(part, 'base64')))
+  if (keys.length === 0 || keys.some((key) => key.length !== keyBytes)) {
+    throw new Error(`${source} must hold 32 bytes as base64 or hex; several keys stand on lines of their own`)
+  }
+  return keys
 }
 
 // Written whole under another name and then linked: two that start together agree on the first one's key.

@@ -1,0 +1,1 @@
+export { deleteSecret, listSecrets, openSecrets, putSecret, sealedSecrets } from './secrets.ts'
