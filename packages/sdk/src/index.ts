@@ -17,5 +17,5 @@ export type {
   SessionSummary,
   WaitOptions,
 } from './sessions.ts'
-export type { Build, BuildEvent, Snapshot, Template } from './snapshots.ts'
+export type { Build, BuildEvent, NewSnapshotConfig, Snapshot, SnapshotConfig, Template } from './snapshots.ts'
 export type { Terminal, TerminalOptions, WebSocketLike } from './terminal.ts'

@@ -2,6 +2,7 @@ import type { Build, PawsClient, Snapshot } from '@paws/sdk'
 import { type Context, type Register, withJson } from '../context.ts'
 import { Exit, exitCodes } from '../errors.ts'
 import { ago, type Columns, megabytes } from '../output.ts'
+import { addConfigCommands } from './snapshot-configs.ts'
 
 type Json = { json?: boolean }
 
@@ -15,12 +16,22 @@ const columns: Columns<Snapshot> = {
   DIGEST: (snapshot) => snapshot.digest?.slice(0, 19),
 }
 
+const help = `
+Examples:
+  paws snapshots
+  paws snapshots build minimal
+  paws snapshots create tools --template node --setup setup.sh --require preset:npm
+  paws snapshots build tools
+
+A config says how a snapshot of your own is made: by a setup that runs in a template. The setup reaches the hosts that
+it requires and no others. A session that names a snapshot which isn't built has it built, and waits.`
+
 export const snapshotsCommand: Register = (program, context) => {
   const snapshots = program
     .command('snapshots')
-    .summary('list and build what sandboxes start from')
-    .description('What sandboxes start from: lists and builds snapshots.')
-    .addHelpText('after', '\nExamples:\n  paws snapshots\n  paws snapshots build minimal')
+    .summary('make, list and build what sandboxes start from')
+    .description('What sandboxes start from: makes, lists and builds snapshots.')
+    .addHelpText('after', help)
   const { output } = context
 
   withJson(snapshots.command('list', { isDefault: true }).description('Lists the snapshots.')).action(
@@ -74,6 +85,8 @@ export const snapshotsCommand: Register = (program, context) => {
       if (build.status !== 'ready')
         throw new Exit(exitCodes.failed, `The build of "${id}" failed: ${build.error ?? build.status}`)
     })
+
+  addConfigCommands(snapshots, context)
 }
 
 /** The log goes to stderr as it comes; on a terminal the last line tells how far it is. */

@@ -114,7 +114,7 @@ test('what is built must be what was claimed', async () => {
     [{ base: undefined }, 'base'],
   ] as const) {
     const { files: _files, ...facts } = right
-    const wrong = image({ ...facts, ...differences })
+    const wrong = image({ template: undefined, ...facts, ...differences })
     await upload(wrong)
     const { status, body } = await finishReady(held, wrong)
     expect([status, body.error.code]).toEqual([409, 'CONFLICT'])
