@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import pkg from '../package.json' with { type: 'json' }
+import { auditCommand } from './audit/index.ts'
 import { completionCommand } from './commands/completion.ts'
 import { cpCommand } from './commands/cp.ts'
 import { execCommand } from './commands/exec.ts'
@@ -25,6 +26,7 @@ const commands: Record<string, Register[]> = {
   'This machine:': [
     (program, { config }) => upCommand(program, config),
     (program, { config }) => doctorCommand(program, config),
+    auditCommand,
     workerCommand,
     loginCommand,
     whoamiCommand,

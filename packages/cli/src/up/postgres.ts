@@ -63,11 +63,16 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const exited = new Promise<void>((done) => child.once('exit', () => done()))
   await untilReady(child, dataDir, options.startTimeoutMs ?? 120_000)
   return {
-    url: `postgresql://${role}@localhost/${role}?host=${encodeURIComponent(dataDir)}`,
+    url: socketUrl(dataDir),
     pid: child.pid as number,
     exited,
     stop: () => stop(child, exited),
   }
+}
+
+/** Where a server on this folder is reached, for `pg` and libpq alike; only its own user is let in. */
+export function socketUrl(dataDir: string): string {
+  return `postgresql://${role}@localhost/${role}?host=${encodeURIComponent(resolve(dataDir))}`
 }
 
 // On the command line nothing in postgresql.conf can weaken them. Durability is what every promise rests on.
