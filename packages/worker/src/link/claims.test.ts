@@ -16,6 +16,7 @@ let begun: { id: string; end: () => void }[]
 
 const sessionClaim = () => ({
   ...{ kind: 'session', sessionId: randomUUID(), fence: 1, leaseMs: 1_000, script: 'true', env: {}, timeoutMs: 1_000 },
+  network: { allowOut: [], credentials: {}, auditLog: false },
   snapshot: { id: 'minimal', digest: 'sha256:0' },
   resources: { vcpus: 1, memoryMB: 256, diskMB: 256 },
 })
