@@ -15,6 +15,7 @@ const bodies: Partial<Record<OperationId, unknown>> = {
   execInSession: { command: ['true'] },
   createSnapshotConfig: { id: 'made', setup: 'true' },
   updateSnapshotConfig: { setup: 'true' },
+  putSecret: { value: 'x' },
   createEnrolmentToken: {},
   createOrganization: { name: 'x' },
   updateOrganization: { name: 'x' },

@@ -66,6 +66,8 @@ export async function openWorld(): Promise<World> {
   const apiKey = await plane.call<{ id: string }>('POST', `/v1/orgs/${plane.orgId}/api-keys`, {
     body: { name: 'spare' },
   })
+  const secretName = 'world-secret'
+  await plane.call('PUT', `/v1/secrets/${secretName}`, { body: { value: 'the value of it' } })
   return {
     plane,
     other,
@@ -76,6 +78,7 @@ export async function openWorld(): Promise<World> {
       orgId: plane.orgId,
       keyId: apiKey.body.id,
       snapshotId: 'private',
+      secretName,
       jobId,
       name: spare.name,
       digest,
