@@ -270,6 +270,42 @@ test('snapshots and templates are listed', async () => {
   expect((await paws(['snapshots', 'get', 'minimal'])).stdout).toMatch(/digest +sha256:a{64}/)
 })
 
+test('a config is made from a script, changed in part, shown and deleted', async () => {
+  const script = '#!/bin/bash\necho "ünï"\n'
+  const create = [
+    'snapshots',
+    'create',
+    'tools',
+    '-t',
+    'node',
+    '--require',
+    'preset:npm',
+    'EXAMPLE.com',
+    '--memory',
+    '1g',
+  ]
+  const none = await paws(create)
+  expect(none).toMatchObject({ code: 2, stderr: expect.stringContaining('Give its file by --setup') })
+  const made = await paws([...create, '--setup', '-'], { stdin: script })
+  expect(made).toEqual({ code: 0, stdout: 'tools\n', stderr: 'Build it with: paws snapshots build tools\n' })
+  const config = {
+    ...{ id: 'tools', template: 'node', setup: script, isolation: 'any' },
+    requiredDomains: ['preset:npm', 'example.com'],
+    resources: { vcpus: 2, memoryMB: 1024, diskMB: 10_240 },
+  }
+  const list = async () => JSON.parse((await paws(['snapshots', 'configs', '--json'])).stdout).configs
+  expect(await list()).toMatchObject([config])
+  const changed = await paws(['snapshots', 'edit', 'tools', '--no-require', '--vcpus', '1', '--json'])
+  const wanted = { ...config, requiredDomains: [], resources: { ...config.resources, vcpus: 1 } }
+  expect(JSON.parse(changed.stdout)).toMatchObject(wanted)
+  expect((await paws(['snapshots', 'configs', 'tools'])).stdout).toMatch(/requires +nothing\n.*echo "ünï"\n$/s)
+  expect((await paws(['snapshots'])).stdout).toMatch(/tools +missing/)
+  const again = await paws([...create, '--setup', '-'], { stdin: script })
+  expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('There is a config "tools" already') })
+  expect((await paws(['snapshots', 'delete', 'tools'])).code).toBe(0)
+  expect(await list()).toEqual([])
+})
+
 test('login tries the key before it stores both, readable by their owner only', async () => {
   const nothing = { PAWS_URL: '', PAWS_KEY: '' }
   expect((await paws(['whoami'], { env: nothing })).stderr).toContain('run "paws login", or start one with "./paws up"')

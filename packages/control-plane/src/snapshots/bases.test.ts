@@ -70,6 +70,25 @@ test('a failure is handed down to the last that starts from it', async () => {
   expect(await claim({ builds: 5 })).toEqual([])
 })
 
+test('whatever is asked for while a base fails, nothing waits for what will not come', async () => {
+  for (let round = 0; round < 5; round++) {
+    await requestBuild('minimal')
+    const base = await claimOne()
+    const wanted = ['node', 'python', 'claude-code', 'fullstack', 'node', 'python']
+    const [sessions] = await Promise.all([Promise.all(wanted.map((id) => runSession(id))), fail(base, 'no mirror')])
+    // Those that came too late have queued the base anew, and wait for that.
+    const [anew] = await claim({ builds: 5 })
+    if (anew) await fail(anew, 'no mirror')
+    for (const id of sessions) expect((await getSession(id)).status).toBe('failed')
+    expect(await claim({ builds: 5 })).toEqual([])
+    const unfinished = plane.services.db
+      .selectFrom('builds')
+      .select('jobId')
+      .where('status', 'in', ['queued', 'building'])
+    expect(await unfinished.execute()).toEqual([])
+  }
+})
+
 test('a base that fails to be built again stops nobody', async () => {
   await buildOnce()
   await requestBuild('minimal')
