@@ -1,0 +1,149 @@
+import type { EgressReason, EgressRecord } from '@paws/api'
+import type { Dispatcher } from 'undici'
+import { createAnswer } from './answer.ts'
+import { SentBody, type Swapping, swappedBody } from './body.ts'
+import type { Exchange } from './exchange.ts'
+import { Failure } from './failure.ts'
+import { isGit, sentHeaders } from './inject.ts'
+import { type Admission, judge, type Refusal } from './judge.ts'
+import type { Rules } from './policy.ts'
+import type { Records } from './records.ts'
+import { scrubText, swapText } from './scrub/index.ts'
+import type { Hosts } from './upstream.ts'
+
+/** What one sandbox's requests are decided by and go through. */
+export interface Way {
+  rules(): Rules | undefined
+  hosts: Hosts
+  records: Records
+  /** False only for measuring */
+  scrub: boolean
+}
+
+/** Lets a request out, or refuses it. Never throws: whatever happens is answered, or breaks off the answer. */
+export async function forward(way: Way, exchange: Exchange): Promise<void> {
+  exchange.answer.on('error', ignore)
+  const room = way.records.room()
+  if (room) await room
+  const startedAt = performance.now()
+  const verdict = judge(way.rules(), exchange)
+  if ('refusal' in verdict) {
+    const note = noteOf(way, exchange, startedAt)
+    refuse(exchange, verdict.refusal)
+    note({ decision: 'refused', reason: verdict.refusal.reason, status: verdict.refusal.status })
+    return
+  }
+  send(way, exchange, verdict.admission, startedAt)
+}
+
+function send(way: Way, exchange: Exchange, admission: Admission, startedAt: number): void {
+  const { host, name, credential } = admission
+  const note = noteOf(way, exchange, startedAt)
+  const isSearched = host.credential !== undefined && way.scrub
+  const swaps = credential?.placeholders.none === false ? credential.placeholders : undefined
+  const body = exchange.body && (swaps ? swappedBody(exchange.body, swaps, exchange.headers) : plainBody(exchange.body))
+  const { open } = exchange.connection
+
+  const ended = (rest: Partial<EgressRecord> & Pick<EgressRecord, 'decision'>) => {
+    open.delete(breakOff)
+    const credentialUsed = credential !== undefined && { credential: true }
+    note({ ...rest, ...(body && { requestBytes: body.bytes() }), ...credentialUsed })
+  }
+  const fail = (failure: Failure, answered?: { status: number; bytes: number }) => {
+    const refusal = refusalFor(failure)
+    if (answered) exchange.abort()
+    else refuse(exchange, refusal)
+    const status = answered ? { status: answered.status, responseBytes: answered.bytes } : { status: refusal.status }
+    ended({ decision: refusedFor.has(failure.reason) ? 'refused' : 'allowed', reason: failure.reason, ...status })
+  }
+  const answer = createAnswer({
+    exchange,
+    name,
+    secrets: isSearched ? way.rules()?.secrets : undefined,
+    ended: ({ status, bytes }) => ended({ decision: 'allowed', status, responseBytes: bytes }),
+    failed: fail,
+    left: (answered) =>
+      ended({ decision: 'allowed', ...(answered && { status: answered.status, responseBytes: answered.bytes }) }),
+  })
+  const breakOff = (reason?: EgressReason) =>
+    reason ? answer.abort(new Failure(reason, 'The rules have changed, and no longer allow this.')) : answer.leave()
+  open.add(breakOff)
+
+  const options = {
+    method: exchange.method,
+    path: swaps ? swapText(swaps, admission.target, 'url') : admission.target,
+    headers: sentHeaders(exchange.headers, {
+      searched: host.credential !== undefined,
+      credential,
+      git: isGit(admission.path, admission.query),
+      dropLength: swaps !== undefined && body !== undefined,
+      dropEncoding: body?.unpacked === true,
+    }),
+  }
+  const pool = way.hosts.pool({ name, tls: exchange.connection.tls, operator: host.operator })
+  const go = (content: Dispatcher.DispatchOptions['body']) => {
+    try {
+      pool.dispatch({ ...options, body: content }, answer)
+    } catch (cause) {
+      fail(new Failure('request-malformed', 'The request can not be sent on as it is.', { cause }))
+    }
+  }
+  if (body?.body instanceof Promise) body.body.then(go, (error: Error) => answer.abort(error))
+  else go(body?.body)
+}
+
+const plainBody = (from: NonNullable<Exchange['body']>): Swapping => {
+  const body = new SentBody(from)
+  return { body, bytes: () => body.bytes, unpacked: false }
+}
+
+/** What was decided here; other failures are the host's. */
+const refusedFor = new Set<EgressReason>(['address-not-public', 'upstream-certificate', 'request-malformed'])
+
+const statuses: Partial<Record<EgressReason, number>> = {
+  'address-not-public': 403,
+  'request-malformed': 400,
+  'rules-changed': 403,
+}
+
+const refusalFor = ({ reason, message }: Failure): Refusal => ({ status: statuses[reason] ?? 502, reason, message })
+
+export function refuse(exchange: Exchange, { status, reason, message }: Refusal): void {
+  const content = refusalContent(reason, message)
+  const isUnread = exchange.body !== undefined && !exchange.body.readableEnded
+  const headers: Record<string, string> = { 'content-type': 'application/json', 'content-length': `${content.length}` }
+  // What is left of the request may be endless: nobody is going to read it.
+  if (isUnread) headers.connection = 'close'
+  try {
+    exchange.begin(status, '', headers)
+    exchange.answer.end(content)
+  } catch {
+    // The client is gone, or was answered: there is nothing left to say it on.
+    exchange.abort()
+  }
+}
+
+export const refusalContent = (reason: EgressReason, message: string): Buffer =>
+  Buffer.from(JSON.stringify({ error: { code: 'EGRESS_REFUSED', reason, message } }))
+
+/** Makes the record of an exchange when it is over: of each refusal, of others if the sandbox is audited. */
+function noteOf({ rules, records }: Way, { connection, method, target, hosts }: Exchange, startedAt: number) {
+  const at = new Date().toISOString()
+  const { auditLog = false, secrets } = rules() ?? {}
+  return (rest: Partial<EgressRecord> & Pick<EgressRecord, 'decision'>) => {
+    if (!auditLog && rest.reason === undefined) return
+    const clean = (text: string) => (secrets ? scrubText(secrets, text) : text)
+    records.add({
+      at,
+      port: connection.port,
+      host: clean(hosts[0] ?? connection.name ?? connection.address).slice(0, 300),
+      method: clean(method).slice(0, 50),
+      path: clean(target.split('?', 1)[0] as string).slice(0, 2000),
+      durationMs: Math.round((performance.now() - startedAt) * 100) / 100,
+      ...rest,
+    })
+  }
+}
+
+// Each failure is told where it counts; the event, left alone, would end the process.
+const ignore = () => undefined
