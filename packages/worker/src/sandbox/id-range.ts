@@ -74,12 +74,17 @@ export async function runInRange(map: IdMap, command: string[], options: RangeOp
 
 /** @returns why its input broke off, where that is not the program's own doing */
 async function feed(source: Readable, child: ChildProcess): Promise<Error | undefined> {
+  const stdin = child.stdin as Writable
   let broken: Error | undefined
-  source.once('error', (error) => {
-    broken = error
-  })
   // A program that reads no further ends, and its end says why.
-  await pipeline(source, child.stdin as Writable).catch(() => undefined)
+  let refused = false
+  stdin.once('error', () => {
+    refused = true
+  })
+  source.once('error', (error) => {
+    if (!refused) broken = error
+  })
+  await pipeline(source, stdin).catch(() => undefined)
   if (broken) child.kill('SIGKILL')
   return broken
 }

@@ -4,7 +4,7 @@
 
 # The authority of this build's network. Its certificate leaves every store that the system's own tool has put it in.
 rm -f /usr/local/share/ca-certificates/paws.crt
-command -v update-ca-certificates > /dev/null && update-ca-certificates --fresh > /dev/null
+command -v update-ca-certificates > /dev/null && update-ca-certificates --fresh > /dev/null 2>&1
 
 for folder in /tmp /var/tmp /workspace /output; do
   mkdir -p "$folder"

@@ -36,9 +36,10 @@ const tar = [
 
 const squash = [
   ...['prlimit', `--as=${memoryLimitBytes}`, `--fsize=${snapshotFileLimitBytes}`, '--'],
-  ...['sqfstar', '-quiet', '-no-progress', '-mem', '512M', '-comp', 'zstd', '-Xcompression-level', '9'],
+  ...['mksquashfs', '-', 'rootfs.squashfs', '-tar', '-comp', 'zstd', '-Xcompression-level', '9', '-mem', '512M'],
+  ...['-noappend', '-quiet', '-no-progress'],
   // An archive's own root is passed over.
-  ...['-root-mode', '755', '-root-uid', '0', '-root-gid', '0', 'rootfs.squashfs'],
+  ...['-root-mode', '755', '-root-uid', '0', '-root-gid', '0'],
 ]
 
 /**
