@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { rootCertificates } from 'node:tls'
 import { expect, test } from 'vitest'
 import { readConfig } from './config.ts'
 
@@ -47,4 +48,42 @@ test('the token may come in a file, which may be gone once it was used', () => {
   expect(readConfig({ ...least, PAWS_ENROLMENT_TOKEN_FILE: file }).enrolmentToken).toBe('enrol_1')
   rmSync(folder, { recursive: true })
   expect(readConfig({ ...least, PAWS_ENROLMENT_TOKEN_FILE: file }).enrolmentToken).toBeUndefined()
+})
+
+test('what leads sandboxes elsewhere is read, and wrong entries are named', () => {
+  const right = {
+    PAWS_EGRESS_RESOLVE: 'API.example.com:443=127.0.0.1:8443, b.test:80=[::1]:8080',
+    PAWS_EGRESS_DNS: '10.0.0.53:53,[::1]:5353',
+  }
+  expect(readConfig({ ...least, ...right }).egress).toEqual({
+    resolve: [
+      ['api.example.com:443', '127.0.0.1:8443'],
+      ['b.test:80', '[::1]:8080'],
+    ],
+    nameServers: ['10.0.0.53:53', '[::1]:5353'],
+    extraCa: [],
+  })
+  for (const entry of ['a.test=127.0.0.1:1', 'a.test:443', 'a.test:443=b.test:443', 'a.test:0=127.0.0.1:1', '=']) {
+    expect(() => readConfig({ ...least, PAWS_EGRESS_RESOLVE: `b.test:1=1.2.3.4:5,${entry}` })).toThrow(
+      `PAWS_EGRESS_RESOLVE must be entries like api.example.com:443=127.0.0.1:8443, with commas; not "${entry}"`,
+    )
+  }
+  expect(() => readConfig({ ...least, PAWS_EGRESS_DNS: '10.0.0.53' })).toThrow('PAWS_EGRESS_DNS must be addresses like')
+})
+
+test("certificates of the operator's own come in a file", () => {
+  const folder = mkdtempSync(join(tmpdir(), 'paws-config-'))
+  const file = join(folder, 'ca.pem')
+  const [one = '', two = ''] = rootCertificates
+  const read = (text: string) => {
+    writeFileSync(file, text)
+    return readConfig({ ...least, PAWS_EGRESS_EXTRA_CA: file }).egress.extraCa
+  }
+  expect(read(`# ours\n${one}\nand\n${two}`).map((pem) => pem.trim())).toEqual([one, two])
+  expect(() => read('no certificate')).toThrow(
+    `PAWS_EGRESS_EXTRA_CA must be a file of certificates, PEM: ${file} has none`,
+  )
+  expect(() => read(one.replace('MII', 'AAA'))).toThrow("PAWS_EGRESS_EXTRA_CA can't be read as certificates, PEM")
+  rmSync(folder, { recursive: true })
+  expect(() => readConfig({ ...least, PAWS_EGRESS_EXTRA_CA: file })).toThrow("PAWS_EGRESS_EXTRA_CA can't be read")
 })

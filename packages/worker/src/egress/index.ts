@@ -39,7 +39,7 @@ const farewellMs = 2_000
 /** All that is known of a slot; enough to hand it to another process. */
 interface Slot {
   network: NetworkNamespaces
-  authority: Authority
+  authority: Promise<Authority>
   rules?: SlotRules
   sink?: RecordSink
   /** Addresses by name */
@@ -94,10 +94,13 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
     await sendRules(child, slot)
   }
 
-  async function sendRules(child: EgressProcess, { network, rules, authority, pins }: Slot) {
+  async function sendRules(child: EgressProcess, slot: Slot) {
+    const { network, pins } = slot
+    const { certificate, key } = await slot.authority
+    // A closed one has none, and the process has forgotten it.
+    const { rules } = slot
     if (!rules) return
     const request = ++requests
-    const { certificate, key } = authority
     const answer = child.answer((m) => m.type === 'allowed' && m.slot === network.name && m.request === request)
     child.send({
       ...{ type: 'allow', slot: network.name, request, rules, authority: { certificate, key } },
@@ -126,11 +129,14 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
     return {
       async allow(rules, records) {
         const resolved = await resolveRules(rules, presetOf)
-        if (Date.now() > slot.authority.freshUntil) slot.authority = await createAuthority()
+        const { freshUntil } = await slot.authority
+        if (Date.now() > freshUntil) slot.authority = createAuthority()
+        if (slot.closed) throw new Error('Nothing can leave this sandbox any more: it is ending.')
         slot.rules = resolved.rules
         slot.sink = records
         await supervisor.ask((child) => sendRules(child, slot))
-        return { certificate: slot.authority.certificate, env: resolved.env }
+        const { certificate } = await slot.authority
+        return { certificate, env: resolved.env }
       },
       close() {
         closed ??= endSlot(slot)
@@ -159,13 +165,15 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
       return supervisor.running.pid
     },
     async open(network) {
-      const slot: Slot = {
-        ...{ network, authority: await createAuthority(), pins: new Map(), closed: false, kept: Promise.resolve() },
-      }
+      const authority = createAuthority()
+      // Awaited below, unless the listeners can't be opened.
+      authority.catch(() => undefined)
+      const slot: Slot = { network, authority, pins: new Map(), closed: false, kept: Promise.resolve() }
       await supervisor.ask(async (child) => {
         await serve(child, slot)
         if (!child.dead) slots.set(network.name, slot)
       })
+      await authority
       return outletOf(slot)
     },
     close: supervisor.close,

@@ -87,3 +87,18 @@ test.each([
 ])('%j has %i bytes that are whole', (bytes, whole) => {
   expect(wholeCharacters(Buffer.from(bytes))).toBe(whole)
 })
+
+test('records stay the pieces that they are, and no limit of output counts them', () => {
+  const gatherer = openGatherer(200)
+  const record = Buffer.from('[{"path":"/é"}]'.repeat(20))
+  gatherer.add('egress', record)
+  gatherer.add('stdout', Buffer.from('a'))
+  gatherer.add('egress', record)
+  expect(gatherer.bytes).toBe(2 * record.length + 1)
+  expect(gatherer.take()).toEqual([
+    { stream: 'egress', bytes: record },
+    { stream: 'egress', bytes: record },
+    { stream: 'stdout', bytes: Buffer.from('a') },
+  ])
+  expect(gatherer.bytes).toBe(0)
+})
