@@ -22,12 +22,17 @@ export function compilePlaceholders(list: Placeholder[]): Placeholders {
   return { none: list.length === 0, list: list.toSorted((a, b) => b.standIn.length - a.standIn.length) }
 }
 
+const asEscape = (character: string) => `\\u00${character.charCodeAt(0).toString(16)}`
+
 const escapes: Record<Escape, (value: string) => string> = {
   raw: (value) => value,
   // What may stand in a path and a query alike without meaning anything else there.
   url: (value) => encodeURIComponent(value).replace(/%3A/g, ':').replace(/%40/g, '@'),
   form: (value) => new URLSearchParams([['', value]]).toString().slice(1),
-  json: (value) => JSON.stringify(value).slice(1, -1),
+  json: (value) =>
+    JSON.stringify(value)
+      .slice(1, -1)
+      .replace(/[\x7f-\xff]/g, asEscape),
 }
 
 export function swapText({ list }: Placeholders, text: string, how: Escape): string {
@@ -47,8 +52,7 @@ export function swapHeader(placeholders: Placeholders, value: string): string {
 export function openSwap({ list }: Placeholders, how: Escape): Swap {
   const swaps = list.map(({ standIn, value }) => ({
     standIn: Buffer.from(standIn, 'latin1'),
-    // Only raw text may be in another encoding than UTF-8: there it stays as it is, byte for byte.
-    value: Buffer.from(escapes[how](value), how === 'json' ? 'utf8' : 'latin1'),
+    value: Buffer.from(escapes[how](value), 'latin1'),
   }))
   let held: Buffer = Buffer.alloc(0)
 
