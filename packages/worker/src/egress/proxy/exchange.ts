@@ -4,6 +4,8 @@ import type { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import type { EgressReason } from '@paws/api'
 
+const LINGER_MS = 1000
+
 /** A connection that a sandbox made to an address of one name. */
 export interface Connection {
   socket: Socket
@@ -61,13 +63,45 @@ export function http1Exchange(connection: Connection, request: IncomingMessage, 
   }
 }
 
-/** A request to change the protocol has left HTTP behind: it may still be answered, but nothing after it. */
+/**
+ * A request to change the protocol: HTTP has let go of its connection, which is taken up again only if it is answered
+ * by HTTP after all. Nothing that came behind the request is read then.
+ */
 export function upgradeExchange(connection: Connection, request: IncomingMessage): Exchange {
-  const response = new ServerResponse(request)
-  response.shouldKeepAlive = false
-  response.assignSocket(connection.socket)
-  response.on('finish', () => connection.socket.end())
-  return { ...http1Exchange(connection, request, response), body: undefined }
+  const { socket } = connection
+  let response: ServerResponse | undefined
+  const taken = () => {
+    if (response) return response
+    response = new ServerResponse(request)
+    response.shouldKeepAlive = false
+    response.assignSocket(socket)
+    response.once('finish', () => {
+      socket.end()
+      // Unread, what still comes would make the kernel throw the answer away with the connection.
+      socket.resume()
+      setTimeout(() => socket.destroy(), LINGER_MS).unref()
+    })
+    return response
+  }
+  return {
+    connection,
+    method: request.method ?? '',
+    target: request.url ?? '',
+    hosts: hostsOf(request.rawHeaders),
+    headers: request.rawHeaders,
+    body: undefined,
+    get answer() {
+      return taken()
+    },
+    begin: (status, text, headers) => {
+      taken().writeHead(status, text, headers)
+    },
+    abort: () => void socket.destroy(),
+  }
+}
+
+function hostsOf(headers: string[]): string[] {
+  return headers.filter((_, at) => at % 2 === 1 && headers[at - 1]?.toLowerCase() === 'host')
 }
 
 export function http2Exchange(

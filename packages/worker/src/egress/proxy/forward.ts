@@ -98,7 +98,7 @@ const plainBody = (from: NonNullable<Exchange['body']>): Swapping => {
 }
 
 /** What was decided here; other failures are the host's. */
-const refusedFor = new Set<EgressReason>(['address-not-public', 'upstream-certificate', 'request-malformed'])
+export const refusedFor = new Set<EgressReason>(['address-not-public', 'upstream-certificate', 'request-malformed'])
 
 const statuses: Partial<Record<EgressReason, number>> = {
   'address-not-public': 403,
@@ -106,7 +106,11 @@ const statuses: Partial<Record<EgressReason, number>> = {
   'rules-changed': 403,
 }
 
-const refusalFor = ({ reason, message }: Failure): Refusal => ({ status: statuses[reason] ?? 502, reason, message })
+export const refusalFor = ({ reason, message }: Failure): Refusal => ({
+  status: statuses[reason] ?? 502,
+  reason,
+  message,
+})
 
 export function refuse(exchange: Exchange, { status, reason, message }: Refusal): void {
   const content = refusalContent(reason, message)
@@ -127,7 +131,7 @@ export const refusalContent = (reason: EgressReason, message: string): Buffer =>
   Buffer.from(JSON.stringify({ error: { code: 'EGRESS_REFUSED', reason, message } }))
 
 /** Makes the record of an exchange when it is over: of each refusal, of others if the sandbox is audited. */
-function noteOf({ rules, records }: Way, { connection, method, target, hosts }: Exchange, startedAt: number) {
+export function noteOf({ rules, records }: Way, { connection, method, target, hosts }: Exchange, startedAt: number) {
   const at = new Date().toISOString()
   const { auditLog = false, secrets } = rules() ?? {}
   return (rest: Partial<EgressRecord> & Pick<EgressRecord, 'decision'>) => {
