@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeEach, expect, test } from 'vitest'
+import { queueBuild } from './index.ts'
 import { image, imageFor, openBuilder } from './testing/builder.ts'
 
 const builder = await openBuilder()
@@ -87,6 +89,20 @@ test('whatever is asked for while a base fails, nothing waits for what will not 
       .where('status', 'in', ['queued', 'building'])
     expect(await unfinished.execute()).toEqual([])
   }
+})
+
+test('what is being queued when its base fails, fails too', async () => {
+  await requestBuild('minimal')
+  const base = await claimOne()
+  let failing: Promise<unknown> | undefined
+  const { jobId } = await plane.services.db.transaction().execute(async (trx) => {
+    const queued = await queueBuild(trx, plane.orgId, 'node')
+    failing = fail(base, 'no mirror')
+    await sleep(300)
+    return queued
+  })
+  await failing
+  expect(await getBuild(jobId, 'node')).toMatchObject({ status: 'failed', error: expect.stringContaining('no mirror') })
 })
 
 test('a base that fails to be built again stops nobody', async () => {

@@ -1,7 +1,9 @@
 import { execFile } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeEach, expect, test } from 'vitest'
 import type { ErrorAnswer } from '../../../../test/support/control-plane.ts'
+import { queueBuild } from './index.ts'
 import { openBuilder, type SnapshotBody } from './testing/builder.ts'
 
 const builder = await openBuilder()
@@ -216,6 +218,20 @@ test('a deleted config takes its snapshot, its build and what waits along, not w
   // Another of the same id begins anew.
   await create({ setup: 'echo anew' })
   expect((await getSnapshot('mine')).status).toBe('missing')
+})
+
+test('what is being queued when its config is deleted, is given up too', async () => {
+  await buildOnce()
+  await create()
+  let deleting: Promise<unknown> | undefined
+  await plane.services.db.transaction().execute(async (trx) => {
+    await queueBuild(trx, plane.orgId, 'mine')
+    deleting = call('DELETE', 'mine')
+    await sleep(300)
+  })
+  await deleting
+  expect(await claim({ builds: 5 })).toEqual([])
+  expect(refusal(await requestBuild('mine'))).toEqual([404, 'SNAPSHOT_NOT_FOUND'])
 })
 
 test('a session that waits while its ready snapshot is deleted is told', async () => {
