@@ -2,9 +2,10 @@ import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readAptSettings, sourcesFile } from '../machine/apt.ts'
 import { openToRange, runInRange } from '../sandbox/id-range.ts'
-import type { BuildOptions } from './build.ts'
-import { followProgress } from './build-progress.ts'
+import { followProgress, type Progress } from './build-progress.ts'
+import type { OnLine } from './lines.ts'
 import type { PackageRecipe } from './recipe.ts'
+import type { SnapshotStore } from './store.ts'
 
 /** What is found out about an image while it is made. */
 export interface Facts {
@@ -12,11 +13,18 @@ export interface Facts {
   architecture: string
 }
 
+export interface AssembleOptions {
+  store: Pick<SnapshotStore, 'ids'>
+  onProgress: (progress: Progress) => void
+  onLine: OnLine
+  signal?: AbortSignal
+}
+
 /** Makes `rootfs.squashfs` in the folder `made` from Debian's packages, outside of any sandbox: for paws' own recipes. */
 export async function assemble(
   made: string,
   { suite, packages, setup }: PackageRecipe,
-  { store, onProgress, onLine, signal }: Pick<BuildOptions, 'store' | 'onProgress' | 'onLine' | 'signal'>,
+  { store, onProgress, onLine, signal }: AssembleOptions,
 ): Promise<Facts> {
   const apt = await readAptSettings()
   await mkdir(join(made, 'template'))

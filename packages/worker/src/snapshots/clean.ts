@@ -3,8 +3,7 @@ import { join } from 'node:path'
 import { type Command, FileRefused, type Sandbox } from '../sandbox/driver.ts'
 import { exitCodeOf, startScript } from '../sessions/command.ts'
 import { parsePackages } from './assemble.ts'
-import { eachLine } from './lines.ts'
-import type { OnLine } from './setup.ts'
+import { eachLine, type OnLine } from './lines.ts'
 
 /** The system's store of certificates. */
 const bundlePath = '/etc/ssl/certs/ca-certificates.crt'
@@ -22,7 +21,7 @@ export async function readBundle(sandbox: Sandbox): Promise<Buffer> {
 /** Ends what the setup left running, and takes out what an image must not have. */
 export async function cleanUp(sandbox: Sandbox, bundle: Buffer, onLine: OnLine): Promise<void> {
   // Everything but this shell and the guest agent, in one call: nothing can start another meanwhile.
-  await ended(sandbox, ['/bin/bash', '-c', 'kill -KILL -1; exit 0'], onLine)
+  await ended(sandbox, ['/bin/bash', '-c', 'kill -KILL -1 2> /dev/null; exit 0'], onLine)
   // Before the system's own tool is asked, which makes it anew where the image has that tool.
   await sandbox.put(bundlePath, bundle, { size: bundle.length, mode: 0o644 }).catch(async (error: unknown) => {
     if (!(error instanceof FileRefused)) throw error
@@ -36,8 +35,7 @@ export async function cleanUp(sandbox: Sandbox, bundle: Buffer, onLine: OnLine):
 export async function readPackages(sandbox: Sandbox): Promise<Record<string, string>> {
   const lines: string[] = []
   let bytes = 0
-  const format = '${Package}\\t${Version}\\n'
-  const argv = ['/usr/bin/dpkg-query', '--show', `--showformat=${format}`]
+  const argv = ['/usr/bin/dpkg-query', '--show', `--showformat=\${Package}\\t\${Version}\\n`]
   // Without dpkg that fails, and what it says is of no interest.
   await ended(sandbox, argv, (line) => {
     bytes += line.length + 1

@@ -9,8 +9,7 @@ import { exitCodeOf } from '../sessions/command.ts'
 import { ended } from './clean.ts'
 import { confined } from './confined.ts'
 import { ForbiddenFound, guard } from './guard.ts'
-import { eachLine } from './lines.ts'
-import type { OnLine } from './setup.ts'
+import { eachLine, type OnLine } from './lines.ts'
 
 export interface ExtractOptions {
   ids: IdMap

@@ -1,10 +1,13 @@
 import type { Readable } from 'node:stream'
 
+/** Takes a line of a log, without its end; more come when it has resolved. */
+export type OnLine = (line: string) => void | Promise<void>
+
 /** A line may go on for ever; what is longer is cut into several. */
 const longestLine = 16_384
 
 /** Hands over each line, without its end and without NUL. Reads on when what it was given to has resolved. */
-export async function eachLine(stream: Readable, onLine: (line: string) => void | Promise<void>): Promise<void> {
+export async function eachLine(stream: Readable, onLine: OnLine): Promise<void> {
   const decoder = new TextDecoder()
   let rest = ''
   const take = async (text: string) => {

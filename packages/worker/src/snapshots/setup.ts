@@ -8,7 +8,7 @@ import type { Facts } from './assemble.ts'
 import type { Progress } from './build-progress.ts'
 import { cleanUp, readBundle, readPackages } from './clean.ts'
 import { extractImage } from './extract.ts'
-import { eachLine } from './lines.ts'
+import { eachLine, type OnLine } from './lines.ts'
 import type { SetupRecipe } from './recipe.ts'
 import type { SnapshotStore } from './store.ts'
 
@@ -22,9 +22,6 @@ export interface SetupOptions {
   /** How long a setup may run; an hour unless given */
   setupLimitMs?: number
 }
-
-/** Takes a line of the log; more come when it has resolved. */
-export type OnLine = (line: string) => void | Promise<void>
 
 /** How long cleaning up and packing may take. */
 const extractLimitMs = 30 * 60_000
