@@ -1,7 +1,7 @@
 import { readFile, readlink } from 'node:fs/promises'
 import { describe, expect, test } from 'vitest'
 import { drivers } from './drivers.ts'
-import { descendants, openSuite, python, run } from './suite.ts'
+import { openSuite, python, run, sandboxProcesses } from './suite.ts'
 
 describe.each(Object.entries(drivers))('%s: who a sandbox is', { timeout: 30_000 }, (_, underTest) => {
   // No slot is ready, so that all that descends from here is of a sandbox.
@@ -9,7 +9,7 @@ describe.each(Object.entries(drivers))('%s: who a sandbox is', { timeout: 30_000
 
   /** Each outside id that a process of a sandbox runs under now, by kind. */
   async function outsideIds(kind: 'Uid' | 'Gid'): Promise<number[]> {
-    const pids = await descendants(process.pid)
+    const pids = await sandboxProcesses()
     const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/status`, 'utf8')))
     return lines
       .flatMap((status) => new RegExp(`^${kind}:(.*)$`, 'm').exec(status)?.[1]?.trim().split('\t') ?? [])
@@ -46,7 +46,7 @@ describe.each(Object.entries(drivers))('%s: who a sandbox is', { timeout: 30_000
 
   test('process 1 holds nothing of the host either', async () => {
     await suite.start()
-    const pids = await descendants(process.pid)
+    const pids = await sandboxProcesses()
     const links = await Promise.all(pids.map((pid) => descriptors(pid)))
     const kinds = links.flat().map((link) => link.replace(/[:[].*/, ''))
     expect(new Set(kinds).difference(new Set(['/dev/null', 'socket', 'pipe', 'anon_inode']))).toEqual(new Set())

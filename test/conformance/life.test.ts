@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline'
 import { describe, expect, test, vi } from 'vitest'
 import { diskMB, drivers } from './drivers.ts'
 import { testImage } from './image.ts'
-import { descendants, openSuite, run } from './suite.ts'
+import { descendants, openSuite, run, sandboxProcesses } from './suite.ts'
 
 describe.each(Object.entries(drivers))('%s: beginning and end', { timeout: 60_000 }, (name, underTest) => {
   const suite = openSuite(underTest)
@@ -97,7 +97,7 @@ describe.each(Object.entries(drivers))('%s: a death', (_, underTest) => {
     const sandbox = await suite.start()
     const program = sandbox.exec(shell('echo ready; sleep 60'))
     await program.stdout[Symbol.asyncIterator]().next()
-    for (const pid of await descendants(process.pid)) process.kill(pid, 'SIGKILL')
+    for (const pid of await sandboxProcesses()) process.kill(pid, 'SIGKILL')
     expect((await sandbox.gone).reason).toContain('process 1 ended')
     await expect(program.exit).rejects.toMatchObject({ name: 'SandboxLost' })
     await expect(sandbox.get('/etc/passwd', { maxBytes: 10_000 })).rejects.toMatchObject({ name: 'SandboxLost' })
@@ -137,7 +137,7 @@ async function allGroups(folder: string): Promise<string[]> {
 
 /** How many processes, networks and descriptors this process and its children hold. */
 async function heldHere(): Promise<string[]> {
-  const pids = await descendants(process.pid)
+  const pids = await sandboxProcesses()
   const networks = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/ns/net`)))
   const descriptors = await readdir('/proc/self/fd')
   return [`${pids.length} processes, ${new Set(networks).size} networks, ${descriptors.length} descriptors`]

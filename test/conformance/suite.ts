@@ -79,3 +79,11 @@ export async function descendants(ancestor: number): Promise<number[]> {
     [...parents].filter(([, parent]) => parent === pid).flatMap(([child]) => [child, ...of(child)])
   return of(ancestor)
 }
+
+/** Processes of this test's sandboxes: all that it has started but the egress process. */
+export async function sandboxProcesses(): Promise<number[]> {
+  const pids = await descendants(process.pid)
+  // It may have ended meanwhile
+  const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
+  return pids.filter((_, index) => !commands[index]?.includes('egress/proxy/main.ts'))
+}
