@@ -203,7 +203,7 @@ async function openBox(sandbox: Sandbox): Promise<Box> {
       return reply
     },
     recorded: (record) =>
-      expect.poll(() => box.records, { timeout: 5000 }).toContainEqual(expect.objectContaining(record)),
+      expect.poll(() => box.records, { timeout: 5000, interval: 10 }).toContainEqual(expect.objectContaining(record)),
   }
   return box
 }

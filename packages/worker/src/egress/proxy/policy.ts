@@ -101,9 +101,9 @@ function basicForGit(value: string): string | undefined {
 }
 
 /**
- * Whether two servers could read a path differently: dot segments, empty ones, escaped slashes, dots or control bytes,
- * backslashes. One that a credential depends on must not be that.
+ * Whether two servers could read a path differently: dot segments, empty ones, escaped slashes, dots or control bytes
+ * (also in the two ways of escaping that are none: two bytes for a letter, and `%u`), backslashes. One that a credential depends on must not be that.
  */
 export function isAmbiguous(path: string): boolean {
-  return /\/\/|\\|%(?:2e|2f|5c|25|[01][0-9a-f]|7f)|\/\.{1,2}(?:[/;]|$)/i.test(path)
+  return /\/\/|\\|%(?:2e|2f|5c|25|c[01]|u|[01][0-9a-f]|7f)|\/\.{1,2}(?:[/;]|$)/i.test(path)
 }
