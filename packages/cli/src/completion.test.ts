@@ -16,10 +16,12 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _paws; printf '%s\\n' "\${COMPREPLY[@
 }
 
 test('bash completes commands, their sub-commands and their options', () => {
-  expect(offered('se')).toEqual(['sessions'])
+  expect(offered('ses')).toEqual(['sessions'])
   expect(offered('keys', 'r')).toEqual(['revoke', 'rotate'])
   expect(offered('keys', '--json', 'rotate', '--o')).toEqual(['--org', '--overlap'])
   expect(offered('run', '--sn')).toEqual(['--snapshot'])
+  expect(offered('run', '--a')).toEqual(['--allow', '--audit'])
+  expect(offered('secrets', '')).toContain('set')
   expect(offered('sessions', 'run', '')).toContain('cancel')
 })
 

@@ -3,6 +3,7 @@ import pkg from '../package.json' with { type: 'json' }
 import { auditCommand } from './audit/index.ts'
 import { completionCommand } from './commands/completion.ts'
 import { cpCommand } from './commands/cp.ts'
+import { egressCommand } from './commands/egress.ts'
 import { execCommand } from './commands/exec.ts'
 import { fleetCommand } from './commands/fleet.ts'
 import { keysCommand } from './commands/keys.ts'
@@ -10,6 +11,7 @@ import { loginCommand } from './commands/login.ts'
 import { logsCommand } from './commands/logs.ts'
 import { orgsCommand } from './commands/orgs.ts'
 import { runCommand } from './commands/run.ts'
+import { secretsCommand } from './commands/secrets.ts'
 import { sessionsCommand } from './commands/sessions.ts'
 import { snapshotsCommand } from './commands/snapshots.ts'
 import { whoamiCommand } from './commands/whoami.ts'
@@ -21,8 +23,8 @@ import { upCommand } from './up/index.ts'
 
 /** In the order in which help lists them. */
 const commands: Record<string, Register[]> = {
-  'Sessions:': [runCommand, sessionsCommand, logsCommand, execCommand, cpCommand],
-  'Around them:': [snapshotsCommand, keysCommand, orgsCommand, fleetCommand],
+  'Sessions:': [runCommand, sessionsCommand, logsCommand, egressCommand, execCommand, cpCommand],
+  'Around them:': [snapshotsCommand, secretsCommand, keysCommand, orgsCommand, fleetCommand],
   'This machine:': [
     (program, { config }) => upCommand(program, config),
     (program, { config }) => doctorCommand(program, config),

@@ -1,6 +1,7 @@
 import { fleetOf } from './fleet.ts'
 import { createHttp, dataOf } from './http.ts'
 import { keysOf, organizationsOf } from './organizations.ts'
+import { secretsOf } from './secrets.ts'
 import { sessionsOf } from './sessions.ts'
 import { snapshotsOf } from './snapshots.ts'
 import { createTransport, type TransportOptions } from './transport.ts'
@@ -24,6 +25,7 @@ export function createClient(options: ClientOptions) {
     /** Every operation as the OpenAPI document has it, for what has no helper here */
     http,
     sessions: sessionsOf(http, transport),
+    secrets: secretsOf(http),
     snapshots: snapshotsOf(http, transport),
     fleet: fleetOf(http),
     organizations: organizationsOf(http),

@@ -6,8 +6,10 @@ export { PawsError, type PawsErrorCode } from './errors.ts'
 export type { FollowOptions } from './events.ts'
 export type { Fleet, Worker } from './fleet.ts'
 export type { ApiKey, NewApiKey, Organization, Scope } from './organizations.ts'
+export type { Secret } from './secrets.ts'
 export type {
   CreateSession,
+  EgressRecord,
   ExecCommand,
   ExecEvent,
   Session,

@@ -26,6 +26,9 @@ export function organizationsOf(http: Http) {
           body: options,
         }),
       ),
+    /** A new key for what the organization has sealed; the old one is deleted */
+    rotateDataKey: (orgId: string) =>
+      dataOf(http.POST('/v1/orgs/{orgId}/data-key/rotate', { params: { path: { orgId }, header: once() } })),
   }
 }
 

@@ -10,6 +10,7 @@ type Schemas = components['schemas']
 export type Session = Schemas['Session']
 export type SessionSummary = Schemas['SessionSummary']
 export type SessionStatus = Schemas['SessionStatus']
+export type EgressRecord = Schemas['EgressRecord']
 export type CreateSession = Schemas['CreateSession']
 export type ExecCommand = Schemas['ExecCommand']
 export type SessionEvent = EventOf<operations['streamSessionEvents']['responses'][200]['content']['text/event-stream']>
@@ -64,6 +65,22 @@ export function sessionsOf(http: Http, transport: Transport) {
       return pages(
         (cursor) => dataOf(http.GET('/v1/sessions', { params: { query: { status, cursor, limit: 100, ...filters } } })),
         (page) => page.sessions,
+      )
+    },
+
+    /** Its outgoing requests, newest first: refused ones, and with `network.auditLog` all. */
+    egress(
+      sessionId: string,
+      { decision }: { decision?: EgressRecord['decision'] } = {},
+    ): AsyncGenerator<EgressRecord, void> {
+      return pages(
+        (cursor) =>
+          dataOf(
+            http.GET('/v1/sessions/{sessionId}/egress', {
+              params: { path: { sessionId }, query: { decision, cursor, limit: 200 } },
+            }),
+          ),
+        (page) => page.requests,
       )
     },
 

@@ -58,6 +58,17 @@ export const orgsCommand: Register = (program, context) => {
     },
   )
 
+  withJson(
+    orgs
+      .command('rotate-data-key')
+      .description('Replaces the key that seals your secrets, and seals them again with the new one.'),
+  ).action(async ({ json }: Json) => {
+    const client = context.client()
+    const done = await client.organizations.rotateDataKey(await orgOf(client, undefined))
+    if (json) output.json(done)
+    else output.line(`Data key ${done.version} is in use; ${done.resealed} secrets were sealed again.`)
+  })
+
   withJson(orgs.command('webhook-secret').description('Shows the secret that signs callbacks, or replaces it.'))
     .option('--rotate', 'replace it; the old one signs beside it for a while')
     .option('--overlap <duration>', 'for how long (default: 1d)', durationMs)

@@ -3,6 +3,7 @@ import type { CreateSession, PawsClient, Session } from '@paws/sdk'
 import { Option } from 'commander'
 import { type Context, type Register, readText } from '../context.ts'
 import { Exit, exitCodes, notTheWorkloads, usageError } from '../errors.ts'
+import { credentialsOf, credentialTerm, type Given, hosts } from '../network-terms.ts'
 import { durationMs, envPair, pair, sizeMB, wholeNumber } from '../terms.ts'
 
 interface RunOptions {
@@ -14,6 +15,10 @@ interface RunOptions {
   memory?: number
   disk?: number
   metadata?: Record<string, string>
+  allow?: string[]
+  credential?: Given[]
+  placeholder?: Given[]
+  audit?: boolean
   isolation?: CreateSession['isolation']
   callback?: string
   detach?: boolean
@@ -25,10 +30,16 @@ Examples:
   paws run 'echo hello from $(hostname)'
   paws run --file build.sh --env TARGET=release --timeout 30m --memory 8g
   echo 'print(6 * 7)' | sed '1i #!/usr/bin/env python3' | paws run
+  paws run --allow preset:npm 'npm install left-pad'
+  paws run --credential 'api.anthropic.com: x-api-key=secret:ANTHROPIC_KEY' --file agent.sh
   id=$(paws run --detach 'sleep 60'); paws logs -f $id
 
 The script runs as root inside, in /workspace, by its #! line or bash. Its stdout and stderr come as they are written.
 Ctrl-C cancels the session, and so does a reader like head(1) that leaves; a second one leaves it alone and goes.
+
+Nothing gets out but to hosts that --allow, --credential or --placeholder name. A credential is added to requests on
+their way out; the sandbox never holds it. Its value comes from a stored secret ("paws secrets") or from a variable
+here: "HOST: HEADER=secret:NAME" or "=env:VARIABLE", with text before it as in "Authorization=Bearer secret:NAME".
 
 Exit codes: the script's own; 124 when its time ran out; 125 when paws could not run it; 130 when it was cancelled.`
 
@@ -50,6 +61,18 @@ export const runCommand: Register = (program, context) => {
     .option('--memory <size>', 'megabytes, or like 4g (default: 4096)', sizeMB)
     .option('--disk <size>', 'megabytes, or like 10g (default: 10240)', sizeMB)
     .option('-m, --metadata <NAME=VALUE>', 'attach a value, to find it by later', pair)
+    .option('--allow <host>', 'may be reached: a name, *.example.com, or preset:npm, preset:debian, preset:pypi', hosts)
+    .option(
+      '--credential <HOST: HEADER=SOURCE>',
+      'a header for a host; SOURCE is secret:NAME or env:VARIABLE',
+      credentialTerm('headers', context.config.env),
+    )
+    .option(
+      '--placeholder <HOST: VARIABLE=SOURCE>',
+      'a variable inside whose made-up value becomes the real one on the way to a host',
+      credentialTerm('placeholders', context.config.env),
+    )
+    .option('--audit', 'record every outgoing request, for "paws egress"')
     .addOption(new Option('--isolation <kind>', 'the weakest that will do').choices(['any', 'vm']))
     .option('--callback <url>', 'https URL that is told the result')
     .option('-d, --detach', "print the session's id and don't wait")
@@ -89,12 +112,14 @@ function notEmpty(script: string): string {
 
 function requestOf(script: string, options: RunOptions): CreateSession {
   const { snapshot, env, timeout, vcpus, memory, disk, metadata, isolation, callback } = options
+  const { allow, credential = [], placeholder = [], audit } = options
   return {
     snapshot,
     workload: { type: 'script', script, env },
     resources: { vcpus, memoryMB: memory, diskMB: disk },
     timeoutMs: timeout,
     metadata,
+    network: { allowOut: allow, credentials: credentialsOf([...credential, ...placeholder]), auditLog: audit },
     isolation,
     callbackUrl: callback,
   }

@@ -71,6 +71,7 @@ function show(session: Session, { output }: Context): void {
     error: session.error?.message,
     snapshot: session.snapshot,
     resources: `${vcpus} vCPUs, ${memoryMB} MB memory, ${diskMB} MB disk`,
+    reaches: [...session.network.allowOut, ...Object.keys(session.network.credentials)].join(' ') || 'nothing',
     created: session.createdAt,
     started: session.startedAt,
     completed: session.completedAt,
