@@ -15,7 +15,9 @@ const create = (id: string, template: string, key = plane.key) =>
 
 test('what a build starts from is built before it, and named by its digest', async () => {
   await create('mine', 'claude-code')
-  await requestBuild('mine')
+  const { body } = await requestBuild('mine')
+  const waiting = expect.stringMatching(/^Waiting for "claude-code", which it starts from \(build-\w+\)$/)
+  expect(await getBuild(body.jobId, 'mine')).toMatchObject({ status: 'queued', step: waiting })
   let base: { id: string; digest: string } | null = null
   for (const snapshotId of ['minimal', 'node', 'claude-code', 'mine']) {
     const claims = await claim({ builds: 5 })

@@ -64,17 +64,18 @@ function ofTemplate(id: string): Source {
 async function queue(trx: Transaction, source: Source): Promise<{ jobId: string }> {
   const { orgId, snapshotId, baseId } = source
   // The base comes first in the queue, and rows are locked in this order by everybody.
-  if (baseId !== null && !(await isShared(trx, baseId))) await queue(trx, ofTemplate(baseId))
+  const waiting = baseId !== null && !(await isShared(trx, baseId)) ? await queue(trx, ofTemplate(baseId)) : undefined
+  const step = waiting && `Waiting for "${baseId}", which it starts from (${waiting.jobId})`
   for (;;) {
     const made = await trx
       .insertInto('builds')
       // By the clock, since a config that this transaction has waited for may be younger than the transaction.
-      .values({ ...source, jobId: newId('build-'), createdAt: sql`clock_timestamp()`, lastSeq: 1 })
+      .values({ ...source, jobId: newId('build-'), createdAt: sql`clock_timestamp()`, lastSeq: 1, step })
       .onConflict((oc) => oc.doNothing())
       .returning('jobId')
       .executeTakeFirst()
     if (made) {
-      await tell(trx, made.jobId, 1, { status: 'queued', progress: 0 })
+      await tell(trx, made.jobId, 1, { status: 'queued', progress: 0, step })
       await notify(trx, workChannel)
       return made
     }
