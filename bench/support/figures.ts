@@ -17,6 +17,19 @@ export function figures(values: number[]): Figures {
   return { n: sorted.length, p50: at(0.5), p99: at(0.99), min: at(0), max: at(1) }
 }
 
+export interface Spread {
+  median: number
+  min: number
+  max: number
+}
+
+/** Of one figure measured several times, to a hundredth. */
+export function spread(values: number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b)
+  const at = (place: number) => hundredth(sorted[place] ?? Number.NaN)
+  return { median: at(sorted.length >> 1), min: at(0), max: at(sorted.length - 1) }
+}
+
 export const tenth = (value: number) => Math.round(value * 10) / 10
 export const hundredth = (value: number) => Math.round(value * 100) / 100
 
