@@ -7,7 +7,7 @@ version=2.1.330
 apt-get update
 apt-get install -y --no-install-recommends ripgrep less patch unzip
 
-npm install --global --no-audit "@anthropic-ai/claude-code@$version"
+npm install --global --no-audit --allow-scripts=@anthropic-ai/claude-code "@anthropic-ai/claude-code@$version"
 git --version
 rg --version
 claude --version

@@ -2,9 +2,9 @@
 # Runs as root in the sandbox of a build, when its setup has ended: what is then left becomes the image. That something
 # isn't there to be removed is no failure.
 
-# The authority of this build's network. Its certificate leaves every store that the system's own tool has put it in.
+# The authority of this build's network. If the system's own tool ran meanwhile, it has put its certificate everywhere.
 rm -f /usr/local/share/ca-certificates/paws.crt
-command -v update-ca-certificates > /dev/null && update-ca-certificates --fresh > /dev/null 2>&1
+[ ! -L /etc/ssl/certs/paws.pem ] || update-ca-certificates --fresh > /dev/null 2>&1
 
 for folder in /tmp /var/tmp /workspace /output; do
   mkdir -p "$folder"

@@ -20,7 +20,8 @@ export async function eachLine(stream: Readable, onLine: OnLine): Promise<void> 
     }
   }
   const hand = async (line: string) => {
-    const clean = line.replaceAll('\0', '').replace(/\r$/, '')
+    // Of what overwrites itself on a terminal, only the last is worth a line.
+    const clean = line.replaceAll('\0', '').replace(/\r+$/, '').split('\r').at(-1) ?? ''
     for (let at = 0; at === 0 || at < clean.length; at += longestLine) await onLine(clean.slice(at, at + longestLine))
   }
   for await (const bytes of stream as AsyncIterable<Buffer>) await take(decoder.decode(bytes, { stream: true }))

@@ -65,7 +65,7 @@ async function contentHash(): Promise<string> {
 }
 
 /** Waits for a lock that ends with this process, however that ends. */
-async function lock(file: string): Promise<() => void> {
+export async function lock(file: string): Promise<() => void> {
   const holder = spawn('flock', [file, 'sh', '-c', 'echo held && cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
   await Promise.race([
     once(holder.stdout, 'data'),
