@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import pino from 'pino'
+import pino, { type Logger } from 'pino'
 import { readConfig } from '../../packages/control-plane/src/config.ts'
 import { startControlPlane } from '../../packages/control-plane/src/main.ts'
 import type { Services } from '../../packages/control-plane/src/services.ts'
@@ -51,6 +51,8 @@ export interface TestControlPlaneOptions {
   /** Folder of blobs and master key; shared by control planes that share a database */
   dataFolder?: string
   logLevel?: string
+  /** Instead of one at that level */
+  log?: Logger
 }
 
 /** A real control plane on a free port, in this process, over a database of its own. */
@@ -64,7 +66,7 @@ export async function startTestControlPlane(options: TestControlPlaneOptions = {
     PAWS_DELIVERY_ALLOW: '127.0.0.0/8',
     ...options.env,
   })
-  const log = pino({ level: options.logLevel ?? 'silent' })
+  const log = options.log ?? pino({ level: options.logLevel ?? 'silent' })
   const controlPlane = await startControlPlane(config, log, {
     onAnswer: (operation, status, reply) => {
       record(operation, status)

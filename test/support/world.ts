@@ -1,4 +1,4 @@
-import { callApi, startTestControlPlane, type TestControlPlane } from './control-plane.ts'
+import { callApi, startTestControlPlane, type TestControlPlane, type TestControlPlaneOptions } from './control-plane.ts'
 
 /** A control plane with one of everything, all of it the first organization's, and a second organization beside it. */
 export interface World {
@@ -22,8 +22,8 @@ export const workerState = {
   snapshots: [],
 }
 
-export async function openWorld(): Promise<World> {
-  const plane = await startTestControlPlane()
+export async function openWorld(options: TestControlPlaneOptions = {}): Promise<World> {
+  const plane = await startTestControlPlane(options)
   const { db } = plane.database
   const other = await plane.otherOrganization()
 
