@@ -19,6 +19,8 @@ const MOST_CONNECTIONS = 512
 /** Of the same refusal: a flood of it is one thing that happened, and a client asks twice for each name. */
 const SAME_MS = 1000
 
+const portOf: Record<Listen['what'], number> = { http: 80, https: 443, 'dns-tcp': 53, 'dns-udp': 53 }
+
 export interface SlotOptions {
   name: string
   upstream: Upstream
@@ -51,15 +53,15 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
     records.add(refusal(reason, port, rest)),
   )
 
-  const take = (socket: Socket, serve: (socket: Socket) => void) => {
+  const take = (socket: Socket, what: keyof typeof serve) => {
     socket.on('error', () => socket.destroy())
     if (sockets.size >= MOST_CONNECTIONS) {
-      refusedOnce('too-many-connections', socket.localPort ?? 0, { host: dialled(socket) })
+      refusedOnce('too-many-connections', portOf[what], { host: dialled(socket) })
       return void socket.destroy()
     }
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
-    serve(socket)
+    serve[what](socket)
   }
   const open = (socket: Socket, address: string, hostName: string | undefined, tls: boolean) => {
     const connection: Connection = { socket, name: hostName, address, port: tls ? 443 : 80, tls, open: new Set() }
@@ -117,7 +119,7 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
         serveDatagrams(socket, resolve)
         listeners.push(socket)
       } else {
-        const server = createServer({ noDelay: true }, (socket) => take(socket, serve[what]))
+        const server = createServer({ noDelay: true }, (socket) => take(socket, what))
         // The kernel may have no descriptor left for the next one; that is no reason to end all others.
         server.on('error', () => undefined)
         listeners.push(server.listen(handle))

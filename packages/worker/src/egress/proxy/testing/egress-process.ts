@@ -16,9 +16,11 @@ export async function startEgressProcess(settings: Partial<Configure>) {
   child.on('message', (message: FromEgress) => said.push(message))
   const send = (message: ToEgress, handle?: Parameters<typeof child.send>[1]) =>
     new Promise<void>((resolve) => child.send(message, handle, undefined, () => resolve()))
-  const heard = async <T extends FromEgress['type']>(type: T) => {
+  const heard = async <T extends FromEgress['type']>(type: T, slot?: string) => {
     for (;;) {
-      const found = said.find((message) => message.type === type)
+      const found = said.find(
+        (message) => message.type === type && (!slot || ('slot' in message && message.slot === slot)),
+      )
       if (found) return said.splice(said.indexOf(found), 1)[0] as Extract<FromEgress, { type: T }>
       await once(child, 'message')
     }
@@ -34,14 +36,14 @@ export async function startEgressProcess(settings: Partial<Configure>) {
       ports[what] = (server.address() as AddressInfo).port
       await send({ type: 'listen', slot, what }, server)
       server.close()
-      await heard('listening')
+      await heard('listening', slot)
     }
     const socket = createSocket('udp6').bind(0)
     await once(socket, 'listening')
     ports['dns-udp'] = socket.address().port
     await send({ type: 'listen', slot, what: 'dns-udp' }, socket)
     socket.close()
-    await heard('listening')
+    await heard('listening', slot)
     const authority = await createAuthority()
     let request = 0
     return {
@@ -50,13 +52,13 @@ export async function startEgressProcess(settings: Partial<Configure>) {
       allow: async (rules: Partial<SlotRules>, pins: Pin[] = []) => {
         const whole = { allow: [], operators: [], credentials: {}, auditLog: true, ...rules }
         await send({ type: 'allow', slot, request: request++, rules: whole, authority, pins })
-        await heard('allowed')
+        await heard('allowed', slot)
       },
       /** The next records; acknowledged, so that more can come */
       records: async (count = 1): Promise<EgressRecord[]> => {
         const got: EgressRecord[] = []
         while (got.length < count) {
-          const { records } = await heard('records')
+          const { records } = await heard('records', slot)
           await send({ type: 'recorded', slot, count: records.length })
           got.push(...records)
         }
@@ -64,7 +66,7 @@ export async function startEgressProcess(settings: Partial<Configure>) {
       },
       close: async () => {
         await send({ type: 'close', slot })
-        await heard('closed')
+        await heard('closed', slot)
       },
     }
   }
