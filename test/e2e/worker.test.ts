@@ -15,7 +15,7 @@ import { provideMinimal, startTestWorker, workerEnvironment } from '../support/w
 const own = process.pid
 
 const main = fileURLToPath(new URL('../../packages/worker/src/main.ts', import.meta.url))
-const leaseMs = 4_000
+const leaseMs = 6_000
 let database: TestDatabase
 let dataFolder: string
 let workerDir: string

@@ -60,7 +60,7 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
   await rm(spoolDir, { recursive: true, force: true })
   await mkdir(spoolDir, { mode: 0o700 })
 
-  const outlets = opening.adopt(await openEgress({ ...config, ...config.egress, log }), close)
+  const outlets = opening.adopt(startEgress(config, log), close)
   const driver = opening.adopt(await drivers[config.driver](config, outlets, log), close)
   const describe = describeHost(config, driver)
   const identity = await enrol({ ...config, token: config.enrolmentToken, state: () => describe([]) })
@@ -91,6 +91,16 @@ async function open(config: Config, log: Logger, opening: AsyncDisposableStack):
       await claims.close()
       await sessions.idle()
     },
+  }
+}
+
+/** The egress process starts while the driver prepares itself; slots wait for it, and tell why it did not. */
+function startEgress(config: Config, log: Logger): Outlets & { close(): Promise<void> } {
+  const egress = openEgress({ slotHelper: config.slotHelper, ...config.egress, log })
+  const opened = egress.catch(() => undefined)
+  return {
+    open: async (network) => (await egress).open(network),
+    close: async () => (await opened)?.close(),
   }
 }
 

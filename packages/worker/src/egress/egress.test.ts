@@ -45,10 +45,8 @@ afterAll(async () => {
 })
 
 // After the above, so that its driver gets this egress.
-const suite = openSuite({
-  ...drivers.process,
-  open: (options) => drivers.process.open({ ...options, outlets: egress }),
-} as DriverUnderTest)
+const underTest = drivers.process as DriverUnderTest
+const suite = openSuite({ ...underTest, open: (options) => underTest.open({ ...options, outlets: egress }) })
 
 const PROGRAM = `
 import http.client, json, socket, ssl, sys, time
