@@ -13,6 +13,8 @@ export interface Answering {
   ended(answered: { status: number; bytes: number }): void
   /** Before anything was answered, or in the midst of it */
   failed(failure: Failure, answered: { status: number; bytes: number } | undefined): void
+  /** Sends it once more, if that can do no harm */
+  again(): boolean
   /** The client gave up */
   left(answered: { status: number; bytes: number } | undefined): void
 }
@@ -31,7 +33,7 @@ const hopByHop = new Set(
 type Headers = Record<string, string | string[]>
 
 /** Hands the host's answer on as it comes, in both directions no faster than the slower side. */
-export function createAnswer({ exchange, name, secrets, ended, failed, left }: Answering): Answer {
+export function createAnswer({ exchange, name, secrets, again, ended, failed, left }: Answering): Answer {
   const { answer, method } = exchange
   let controller: Dispatcher.DispatchController | undefined
   let answered: { status: number; bytes: number } | undefined
@@ -83,11 +85,13 @@ export function createAnswer({ exchange, name, secrets, ended, failed, left }: A
       if (status < 200) return
       const hasBody = method !== 'HEAD' && status !== 204 && status !== 304
       const own = passedHeaders(headers as Headers, secrets)
+      if (secrets) dropTelling(own, controller?.rawHeaders, secrets)
       let reason = text
       if (secrets) {
         reason = scrubText(secrets, text)
         if (hasBody) {
           decompress = unpack(headers['content-encoding'], name)
+          refuseCoded(headers['transfer-encoding'], name)
           if (decompress.length > 0) delete own['content-encoding']
           delete own['content-length']
           scrub = openScrub(secrets, String(headers['content-type'] ?? ''), write)
@@ -118,13 +122,24 @@ export function createAnswer({ exchange, name, secrets, ended, failed, left }: A
       if (decompress[0]) decompress[0].end()
       else finish()
     },
-    onResponseError: (_controller, error) => fail(error),
+    onResponseError: (_controller, error) => {
+      if (!answered && !isOver && isStale(error) && again()) return
+      fail(error)
+    },
   }
 }
 
+const codeOf = (error: Error) => ('code' in error ? String(error.code) : error.name)
+
+/** A connection that was kept for more ended just as it was used again. */
+const isStale = (error: Error) => ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error))
+
 function asFailure(error: Error, name: string): Failure {
   if (error instanceof Failure) return error
-  const code = 'code' in error ? String(error.code) : error.name
+  if (error instanceof errors.InvalidArgumentError || error instanceof errors.NotSupportedError) {
+    return new Failure('request-malformed', 'The request can not be sent on as it is.', { cause: error })
+  }
+  const code = codeOf(error)
   return new Failure('upstream-unreachable', `${name} broke off: ${code}.`, { cause: error })
 }
 
@@ -144,12 +159,31 @@ function passedHeaders(headers: Headers, secrets: Secrets | undefined): Headers 
   return own
 }
 
+/** A name is passed on in lower case, in which a secret would not be found. */
+function dropTelling(own: Headers, raw: Dispatcher.DispatchController['rawHeaders'], secrets: Secrets): void {
+  if (!Array.isArray(raw)) return
+  for (let at = 0; at < raw.length; at += 2) {
+    const name = raw[at]?.toString('latin1') ?? ''
+    if (scrubText(secrets, name) !== name) delete own[name.toLowerCase()]
+  }
+}
+
 function unpack(encoding: string | string[] | undefined, name: string): Transform[] {
   if (encoding === undefined) return []
-  const stages = decompressorsFor(String(encoding))
-  if (stages) return stages
-  const message = `${name} answered in an encoding that can not be searched for secrets: ${String(encoding).slice(0, 100)}.`
-  throw new Failure('encoding-unknown', message)
+  return decompressorsFor(String(encoding)) ?? refuseEncoding(encoding, name)
+}
+
+/** Only chunks are taken apart on the way; what is compressed for the way as well has not been asked for. */
+function refuseCoded(coding: string | string[] | undefined, name: string): void {
+  if (coding !== undefined && String(coding).trim().toLowerCase() !== 'chunked') refuseEncoding(coding, name)
+}
+
+function refuseEncoding(encoding: string | string[], name: string): never {
+  const what = String(encoding).slice(0, 100)
+  throw new Failure(
+    'encoding-unknown',
+    `${name} answered in an encoding that can not be searched for secrets: ${what}.`,
+  )
 }
 
 /** Chains them, so that none is given more than the next one takes. */
