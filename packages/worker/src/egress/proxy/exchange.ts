@@ -120,6 +120,7 @@ export function http2Exchange(
     else if (!name.startsWith(':') && name !== 'cookie') own.push(name, value)
   }
   if (headers.cookie !== undefined) own.push('cookie', headers.cookie)
+  if (headers.expect === '100-continue') stream.additionalHeaders({ ':status': constants.HTTP_STATUS_CONTINUE })
   return {
     connection,
     method: headers[':method'] ?? '',

@@ -18,6 +18,16 @@ export interface Way {
   records: Records
   /** False only for measuring */
   scrub: boolean
+  /** Exchanges under way */
+  open: number
+}
+
+/** Of one sandbox: HTTP/2 would let few connections ask for more than the machine has sockets. */
+const MOST_OPEN = 1000
+const tooMany: Refusal = {
+  status: 429,
+  reason: 'too-many-connections',
+  message: `More than ${MOST_OPEN} requests are under way: wait for some of them.`,
 }
 
 /** Lets a request out, or refuses it. Never throws: whatever happens is answered, or breaks off the answer. */
@@ -26,7 +36,7 @@ export async function forward(way: Way, exchange: Exchange): Promise<void> {
   const room = way.records.room()
   if (room) await room
   const startedAt = performance.now()
-  const verdict = judge(way.rules(), exchange)
+  const verdict = way.open < MOST_OPEN ? judge(way.rules(), exchange) : { refusal: tooMany }
   if ('refusal' in verdict) {
     const note = noteOf(way, exchange, startedAt)
     refuse(exchange, verdict.refusal)
@@ -43,9 +53,11 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
   const swaps = credential?.placeholders.none === false ? credential.placeholders : undefined
   const body = exchange.body && (swaps ? swappedBody(exchange.body, swaps, exchange.headers) : plainBody(exchange.body))
   const { open } = exchange.connection
+  let hasBeenRepeated = false
 
   const ended = (rest: Partial<EgressRecord> & Pick<EgressRecord, 'decision'>) => {
     open.delete(breakOff)
+    way.open--
     const credentialUsed = credential !== undefined && { credential: true }
     note({ ...rest, ...(body && { requestBytes: body.bytes() }), ...credentialUsed })
   }
@@ -60,6 +72,12 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
     exchange,
     name,
     secrets: isSearched ? way.rules()?.secrets : undefined,
+    again: () => {
+      if (body || hasBeenRepeated || !repeatable.has(exchange.method)) return false
+      hasBeenRepeated = true
+      go(undefined)
+      return true
+    },
     ended: ({ status, bytes }) => ended({ decision: 'allowed', status, responseBytes: bytes }),
     failed: fail,
     left: (answered) =>
@@ -68,11 +86,13 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
   const breakOff = (reason?: EgressReason) =>
     reason ? answer.abort(new Failure(reason, 'The rules have changed, and no longer allow this.')) : answer.leave()
   open.add(breakOff)
+  way.open++
 
   const options = {
     method: exchange.method,
     path: swaps ? swapText(swaps, admission.target, 'url') : admission.target,
     headers: sentHeaders(exchange.headers, {
+      name,
       searched: host.credential !== undefined,
       credential,
       git: isGit(admission.path, admission.query),
@@ -80,12 +100,12 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
       dropEncoding: body?.unpacked === true,
     }),
   }
-  const pool = way.hosts.pool({ name, tls: exchange.connection.tls, operator: host.operator })
+  const target = { name, tls: exchange.connection.tls, operator: host.operator }
   const go = (content: Dispatcher.DispatchOptions['body']) => {
     try {
-      pool.dispatch({ ...options, body: content }, answer)
+      way.hosts.pool(target).dispatch({ ...options, body: content }, answer)
     } catch (cause) {
-      fail(new Failure('request-malformed', 'The request can not be sent on as it is.', { cause }))
+      answer.abort(new Failure('request-malformed', 'The request can not be sent on as it is.', { cause }))
     }
   }
   if (body?.body instanceof Promise) body.body.then(go, (error: Error) => answer.abort(error))
@@ -96,6 +116,9 @@ const plainBody = (from: NonNullable<Exchange['body']>): Swapping => {
   const body = new SentBody(from)
   return { body, bytes: () => body.bytes, unpacked: false }
 }
+
+/** Asking twice changes nothing. */
+const repeatable = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** What was decided here; other failures are the host's. */
 export const refusedFor = new Set<EgressReason>(['address-not-public', 'upstream-certificate', 'request-malformed'])
@@ -120,7 +143,7 @@ export function refuse(exchange: Exchange, { status, reason, message }: Refusal)
   if (isUnread) headers.connection = 'close'
   try {
     exchange.begin(status, '', headers)
-    exchange.answer.end(content)
+    exchange.answer.end(exchange.method === 'HEAD' ? undefined : content)
   } catch {
     // The client is gone, or was answered: there is nothing left to say it on.
     exchange.abort()

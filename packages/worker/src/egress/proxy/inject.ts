@@ -22,10 +22,16 @@ const signsIn = new Set(
   ).split(' '),
 )
 
+/** Makes of a request another one, for servers that heed it: what a credential is limited to would not hold. */
+const overrides = new Set(
+  'x-http-method-override x-http-method x-method-override x-original-url x-rewrite-url'.split(' '),
+)
+
 /** Would have an answer in pieces that can't be searched, or compressed. */
 const hidesAnswer = new Set(['range', 'if-range', 'accept-encoding'])
 
 export interface Sending {
+  name: string
   /** The host has a credential, so its answers are searched */
   searched: boolean
   /** It applies to this request */
@@ -43,10 +49,10 @@ export interface Sending {
  * @param headers name, value, name, value, …
  */
 export function sentHeaders(headers: string[], sending: Sending): string[] {
-  const { searched, credential, git, dropLength, dropEncoding } = sending
+  const { name: hostName, searched, credential, git, dropLength, dropEncoding } = sending
   const named = namedByConnection(headers)
   const injects = credential !== undefined && credential.headers.length > 0
-  const sent: string[] = []
+  const sent: string[] = ['host', hostName]
   for (let at = 0; at < headers.length; at += 2) {
     const name = headers[at] as string
     const lowerName = name.toLowerCase()
@@ -56,6 +62,7 @@ export function sentHeaders(headers: string[], sending: Sending): string[] {
     if (dropEncoding && lowerName === 'content-encoding') continue
     const came = headers[at + 1] as string
     const value = credential && !credential.placeholders.none ? swapHeader(credential.placeholders, came) : came
+    if (credential && overrides.has(lowerName)) continue
     if (injects) {
       if (credential.headers.some((header) => header.lowerName === lowerName)) continue
       // One that holds a placeholder was meant to sign in by the session's own credential.

@@ -82,14 +82,28 @@ function compileCredential({ headers, placeholders, paths, methods }: SlotCreden
     dependsOnPath: patterns !== undefined,
     appliesTo: (method, path) =>
       (methods === undefined || methods.includes(method)) &&
-      (patterns === undefined || patterns.some((pattern) => pattern.test(path))),
+      (patterns === undefined || patterns.some((matches) => matches(path))),
   }
 }
 
-/** `*` stands for any characters, slashes too. Runs of it are one: more would only make the search slow. */
-function pathPattern(path: string): RegExp {
-  const parts = path.split(/\*+/).map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
-  return new RegExp(`^${parts.join('[^]*')}$`)
+/**
+ * `*` stands for any characters, slashes too. No regular expression: the sandbox chooses the path, and with several stars
+ * one could be made to search for hours, for all sandboxes.
+ */
+function pathPattern(pattern: string): (path: string) => boolean {
+  const [first = '', ...others] = pattern.split('*')
+  const last = others.pop()
+  if (last === undefined) return (path) => path === first
+  return (path) => {
+    if (!path.startsWith(first)) return false
+    let at = first.length
+    for (const part of others) {
+      const found = path.indexOf(part, at)
+      if (found === -1) return false
+      at = found + part.length
+    }
+    return path.length - last.length >= at && path.endsWith(last)
+  }
 }
 
 /** Git's servers want a token as a password; who has only a token for their API has it as a bearer's. */

@@ -48,7 +48,7 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
   const listeners: (Server | DatagramSocket)[] = []
   const records = createRecords((batch) => void send({ type: 'records', slot, records: batch }))
   const hosts = createHosts(upstream)
-  const way: Way = { rules: () => rules, hosts, records, scrub: measure.scrub }
+  const way: Way = { rules: () => rules, hosts, records, scrub: measure.scrub, open: 0 }
   const refusedOnce = once((reason: EgressReason, port: number, rest: Partial<EgressRecord>) =>
     records.add(refusal(reason, port, rest)),
   )

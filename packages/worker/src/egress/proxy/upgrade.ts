@@ -85,6 +85,7 @@ async function relay(
     host: name,
     target: swaps ? swapText(swaps, target, 'url') : target,
     headers: sentHeaders(exchange.headers, {
+      name,
       searched: host.credential !== undefined,
       credential,
       git: false,
@@ -100,6 +101,7 @@ async function relay(
           exchange,
           name,
           secrets,
+          again: () => false,
           ended: ({ status, bytes }) => over({ decision: 'allowed', status, responseBytes: bytes }),
           failed: fail,
           left: () => over({ decision: 'allowed' }),

@@ -15,6 +15,8 @@ const SILENCE_MS = 2 * 3_600_000
 const MOST_HEADER_BYTES = 64 * 1024
 /** Of one sandbox to one host. */
 const MOST_CONNECTIONS = 256
+/** Of one sandbox: a wildcard has as many as it likes. */
+const MOST_POOLS = 100
 /** A look-up may occupy one of few threads for seconds: no sandbox shall have them all. */
 const MOST_LOOKUPS = 2
 
@@ -69,13 +71,20 @@ export function createHosts(upstream: Upstream): Hosts {
     // Only what is under way can fail by this, and is told so itself.
     entry?.pool.destroy().catch(() => undefined)
   }
+  const retire = (key: string) => {
+    const entry = pools.get(key)
+    pools.delete(key)
+    // What is under way is let finish, and says itself when it can not.
+    entry?.pool.close().catch(() => undefined)
+  }
   return {
     pool: (target) => {
       const key = `${target.tls ? 'https' : 'http'}://${target.name}`
       const known = pools.get(key)
       if (known) return known.pool
       const connect = connector(upstream, lookups, target)
-      const pool = new Pool(key, {
+      // The name stays out of it: what is a name need not be one for URLs.
+      const pool = new Pool(target.tls ? 'https://upstream.invalid' : 'http://upstream.invalid', {
         connect,
         connections: MOST_CONNECTIONS,
         pipelining: 1,
@@ -85,6 +94,7 @@ export function createHosts(upstream: Upstream): Hosts {
         keepAliveTimeout: IDLE_MS,
         maxHeaderSize: MOST_HEADER_BYTES,
       })
+      if (pools.size >= MOST_POOLS) retire(pools.keys().next().value as string)
       pools.set(key, { target, pool })
       return pool
     },
@@ -190,7 +200,6 @@ const askSystem = (name: string) =>
     })
   })
 
-/** Names with a dot at their end, so that no search domain is put behind them, are what these servers are asked for. */
 const askServers = async (resolver: Resolver, name: string): Promise<Address[]> => {
   const ask = (family: 4 | 6) =>
     new Promise<Address[]>((resolve, reject) => {
