@@ -1,3 +1,7 @@
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { allScopes } from '@paws/api'
 import { sql } from 'kysely'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -33,13 +37,47 @@ test('control planes that start together migrate once', async () => {
   }
 })
 
+test('a key that could do everything can do what a later version brings; a narrow one stays narrow', async () => {
+  const bare = await bareDatabase()
+  const client = new pg.Client({ connectionString: bare.url })
+  try {
+    await client.connect()
+    const first = await readFile(join(import.meta.dirname, 'migrations/0001_foundation.sql'), 'utf8')
+    await client.query(
+      'create table migrations (name text primary key, checksum text not null, applied_at timestamptz)',
+    )
+    await client.query(first)
+    const checksum = createHash('sha256').update(first).digest('hex')
+    await client.query('insert into migrations values ($1, $2)', ['0001_foundation.sql', checksum])
+    await client.query(`insert into organizations (id, name) values ('org_1', 'x')`)
+    const before = ['sessions', 'snapshots', 'organizations'].flatMap((each) => [`${each}:read`, `${each}:write`])
+    const keys = { first: [...before, 'fleet:admin'], full: before, narrow: before.slice(0, 5) }
+    for (const [id, scopes] of Object.entries(keys)) {
+      const row = [id, 'org_1', id, 'p', 'l', Buffer.from(id), scopes]
+      await client.query(
+        'insert into api_keys (id, org_id, name, prefix, last_four, hash, scopes) values ($1, $2, $3, $4, $5, $6, $7)',
+        row,
+      )
+    }
+    await migrate(bare.url)
+    const { rows } = await client.query<{ id: string; scopes: string[] }>('select id, scopes from api_keys')
+    const found = Object.fromEntries(rows.map(({ id, scopes }) => [id, scopes.sort()]))
+    expect(found.first).toEqual([...allScopes].sort())
+    expect(found.full).toEqual(allScopes.filter((scope) => scope !== 'fleet:admin').sort())
+    expect(found.narrow).toEqual([...keys.narrow].sort())
+  } finally {
+    await client.end()
+    await bare.close()
+  }
+})
+
 test('a migration that was changed after it had been applied is an error, as is one of a later version', async () => {
   const { url, db, close } = await testDatabase()
   try {
     expect(await pendingMigrations(db)).toEqual([])
     await sql`update migrations set checksum = 'other'`.execute(db)
     await expect(migrate(url)).rejects.toThrow('0001_foundation.sql was changed after it had been applied')
-    await sql`update migrations set name = '9999_later.sql'`.execute(db)
+    await sql`update migrations set name = '9999_later.sql' where name = '0001_foundation.sql'`.execute(db)
     await expect(migrate(url)).rejects.toThrow('9999_later.sql, which this version does not know')
   } finally {
     await close()
