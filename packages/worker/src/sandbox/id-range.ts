@@ -78,9 +78,11 @@ async function feed(source: Readable, child: ChildProcess): Promise<Error | unde
   let broken: Error | undefined
   // A program that reads no further ends, and its end says why.
   let refused = false
-  stdin.once('error', () => {
-    refused = true
-  })
+  for (const end of ['error', 'close']) {
+    stdin.once(end, () => {
+      refused = true
+    })
+  }
   source.once('error', (error) => {
     if (!refused) broken = error
   })

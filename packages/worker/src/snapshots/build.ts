@@ -25,6 +25,8 @@ export interface BuildOptions {
   onLine: OnLine
   log: Pick<Logger, 'warn'>
   signal?: AbortSignal
+  /** How long a setup may run; an hour unless given */
+  setupLimitMs?: number
 }
 
 export interface Built extends HeldSnapshot {

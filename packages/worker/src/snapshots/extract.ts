@@ -13,6 +13,8 @@ import { eachLine, type OnLine } from './lines.ts'
 
 export interface ExtractOptions {
   ids: IdMap
+  /** What the sandbox was started from, unpacked */
+  imageDir: string
   /** What the sandbox could write, beside what its base has */
   diskMB: number
   /** Of the authority of its network, which must not be in the image */
@@ -21,10 +23,10 @@ export interface ExtractOptions {
   signal: AbortSignal
 }
 
-/** Room for the base, which no disk limit counts. */
-const baseMB = 8_192
 /** Files that an image may have. Each costs an inode on every worker that unpacks it. */
 const mostInodes = 2_000_000
+/** How long tar may take to end once its archive has. */
+const farewellMs = 10_000
 const memoryLimitBytes = 4 * 1024 ** 3
 
 const tar = [
@@ -51,14 +53,14 @@ const squash = [
 export async function extractImage(sandbox: Sandbox, made: string, options: ExtractOptions): Promise<void> {
   const { ids, diskMB, onLine, signal } = options
   await openToRange(made)
-  const limitMB = diskMB + baseMB
+  const limitMB = diskMB + (await roomForBase(options))
   const archive = sandbox.exec({ argv: tar, env: {}, cwd: '/' })
   const said = eachLine(archive.stderr, onLine)
   // The archive's end tells of that too.
   said.catch(() => undefined)
   const stdin = guard({
     limitBytes: limitMB * 1024 ** 2,
-    tooLong: `The image would be larger than ${limitMB} MB, its disk and ${baseMB} MB for its base.`,
+    tooLong: `The image would be larger than ${limitMB} MB, which is what its base and its disk can hold.`,
     forbidden: tracesOf(options.certificate),
   })
   archive.stdout.once('error', (error) => stdin.destroy(error))
@@ -68,16 +70,30 @@ export async function extractImage(sandbox: Sandbox, made: string, options: Extr
     await runInRange(ids, confined(squash), { cwd: made, stdin, onLine: hear, signal })
   } catch (error) {
     archive.kill('SIGKILL')
-    archive.stdout.resume()
     if (error instanceof ForbiddenFound) throw await leftCertificate(sandbox, options)
     throw error
+  } finally {
+    // What follows an archive's end is nobody's.
+    archive.stdout.resume()
   }
+  const late = setTimeout(() => archive.kill('SIGKILL'), farewellMs)
   const exitCode = exitCodeOf(await archive.exit)
+  clearTimeout(late)
   await said
   // Cut short, an archive can still look whole.
   if (exitCode !== 0) throw new Error(`The files of the image could not be read: tar ended with exit code ${exitCode}.`)
   const inodes = await inodesOf(join(made, 'rootfs.squashfs'))
   if (inodes > mostInodes) throw new Error(`The image has ${inodes} files, and ${mostInodes} is the most.`)
+}
+
+/** No disk limit counts what the base has; in an archive small files take twice their size and more. */
+async function roomForBase({ ids, imageDir, signal }: ExtractOptions): Promise<number> {
+  let megabytes = 0
+  const onLine = (line: string) => {
+    megabytes = Number.parseInt(line, 10)
+  }
+  await runInRange(ids, ['du', '--summarize', '--block-size=1M', '.'], { cwd: imageDir, onLine, signal })
+  return 2 * megabytes
 }
 
 const aboutRoot = /^Empty tar filename/

@@ -99,7 +99,8 @@ async function extract(
   await cleanUp(sandbox, bundle, onLine)
   const packages = await readPackages(sandbox)
   onProgress({ progress: 0.75, step: 'Making the image' })
-  await extractImage(sandbox, made, { ids: store.ids, diskMB: resources.diskMB, certificate, onLine, signal })
+  const { imageDir } = base
+  await extractImage(sandbox, made, { ids: store.ids, imageDir, diskMB: resources.diskMB, certificate, onLine, signal })
   return { packages, architecture: base.manifest.architecture }
 }
 
