@@ -104,7 +104,8 @@ export interface Sandbox {
 /** The one seam between paws and a kind of isolation. */
 export interface Driver {
   readonly isolation: Isolation
-  start(spec: SandboxSpec): Promise<Sandbox>
+  /** @param onOutlet gets what leads out as soon as that is known, while the sandbox still starts */
+  start(spec: SandboxSpec, onOutlet?: (outlet: Outlet) => void): Promise<Sandbox>
   /** What this host can't enforce, in whole sentences; shown by `up` and `doctor` */
   readonly limitations: string[]
   /** Stops what is left and gives back slots, cgroups and mounts */

@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { bubblewrapCommand } from './bubblewrap.ts'
 import { openCgroups } from './cgroup.ts'
 import { openDisks } from './disk.ts'
-import type { Driver, Outlets, SandboxSpec } from './driver.ts'
+import type { Driver, Outlet, Outlets, SandboxSpec } from './driver.ts'
 import { openIdMap } from './id-map.ts'
 import { openPool } from './pool.ts'
 import { type Running, startSandbox } from './process-sandbox.ts'
@@ -62,18 +62,20 @@ export async function createProcessDriver(options: ProcessDriverOptions): Promis
   const takeSlot = ({ diskMB }: SandboxSpec) =>
     diskMB === options.diskMB || !slotOptions.disks.enforced ? pool.take() : makeSlot(slotOptions, diskMB)
 
-  async function begin(spec: SandboxSpec): Promise<Running> {
+  async function begin(spec: SandboxSpec, onOutlet?: (outlet: Outlet) => void): Promise<Running> {
     const files = [findFrom(dataDir, spec.imageDir), hosts(spec.hostname)]
     const order = [...files, ...bubblewrapCommand(bubblewrap, spec)]
-    return startSandbox(await takeSlot(spec), { ...spec, pids: MOST_PIDS }, order)
+    const slot = await takeSlot(spec)
+    onOutlet?.(slot.outlet)
+    return startSandbox(slot, { ...spec, pids: MOST_PIDS }, order)
   }
 
   return {
     isolation: 'process',
     limitations: [...slotOptions.cgroups.limitations, ...slotOptions.disks.limitations],
-    async start(spec) {
+    async start(spec, onOutlet) {
       if (!open) throw new Error('No sandbox can be started: the worker is closing.')
-      const running = begin(spec)
+      const running = begin(spec, onOutlet)
       live.add(running)
       // Who asked for a sandbox that could not start hears of that.
       void running

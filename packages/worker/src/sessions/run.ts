@@ -3,7 +3,15 @@ import type { SessionClaim } from '../link/claims.ts'
 import { LinkError } from '../link/client.ts'
 import type { Outcome } from '../link/journal.ts'
 import type { Report } from '../link/report.ts'
-import { type Driver, PresetUnavailable, type Process, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
+import {
+  type Driver,
+  type Inlay,
+  type Outlet,
+  PresetUnavailable,
+  type Process,
+  type Sandbox,
+  SandboxLost,
+} from '../sandbox/driver.ts'
 import { furnish } from '../sandbox/furnish.ts'
 import { exitCodeOf, startScript } from './command.ts'
 import { keepRecords } from './records.ts'
@@ -122,10 +130,14 @@ async function startSandbox(options: RunOptions, early: Promise<Ending>): Promis
     if ('status' in snapshot) return snapshot
     const { imageDir, manifest } = snapshot
     const hostname = `paws-${claim.sessionId.slice(0, 8)}`
-    const sandbox = await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname })
+    const inlay = Promise.withResolvers<Inlay>()
+    // Whether there is a sandbox is known first.
+    inlay.promise.catch(() => undefined)
+    const allow = (outlet: Outlet) =>
+      outlet.allow(claim.network, keepRecords(options.report)).then(inlay.resolve, inlay.reject)
+    const sandbox = await driver.start({ id: claim.sessionId, imageDir, ...claim.resources, hostname }, allow)
     try {
-      const inlay = await sandbox.outlet.allow(claim.network, keepRecords(options.report))
-      const { env, placed } = furnish(sandbox, inlay, log)
+      const { env, placed } = furnish(sandbox, await inlay.promise, log)
       return { sandbox, placed, env: { ...manifest.env, ...env, ...claim.env, PAWS_SESSION_ID: claim.sessionId } }
     } catch (error) {
       await sandbox.stop()
