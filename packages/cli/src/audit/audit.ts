@@ -107,8 +107,9 @@ interface Looking {
 const isLast = (place: Place, phase: Phase) => places[place].when.at(-1) === phase
 
 async function lookUntilFound(looking: Looking): Promise<PlaceReport> {
+  let report: PlaceReport | undefined
   for (const deadline = Date.now() + patienceMs; ; await sleep(500)) {
-    const report = await lookOnce(looking)
+    report = merge(report, await lookOnce(looking))
     if (!looking.last || report.missing.length === 0 || report.marker === undefined || Date.now() > deadline) {
       return report
     }
@@ -144,7 +145,7 @@ async function lookOnce({ place, subject, search, note }: Looking): Promise<Plac
 
 const lacking = (holds: readonly Form[], found: Set<Form>) => holds.filter((form) => !found.has(form))
 
-/** Both phases together: what is found in either is found. */
+/** Two looks together: what is found at either is found. */
 function merge(before: PlaceReport | undefined, now: PlaceReport): PlaceReport {
   if (!before) return now
   const marker = new Set([...(before.marker ?? []), ...(now.marker ?? [])])

@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process'
-import { createReadStream } from 'node:fs'
-import { lstat, open, readdir, readFile, readlink } from 'node:fs/promises'
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
+import { open, readdir, readFile, readlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import type { CliConfig } from '../../config.ts'
+import { foldersOf } from '../../up/services.ts'
 import { allForms, textForms } from '../forms.ts'
 import { messageOf, type Note, type PlaceKind, type Subject, textItem } from '../place.ts'
 import type { Item } from '../search.ts'
@@ -10,6 +12,8 @@ import { filesInside, procInside } from './inside.ts'
 
 /** Most of one process's memory that is looked through */
 const memoryBytes = 512 * 1024 * 1024
+/** Read at once */
+const pieceBytes = 1024 * 1024
 
 export const proc: PlaceKind = {
   what: '/proc: every process of the installation; inside of sandboxes their memory too',
@@ -28,7 +32,7 @@ export const files: PlaceKind = {
   async *items(subject, note) {
     // Once it has ended there is no sandbox, and its disk must be gone.
     if (await isRunning(subject)) yield* filesInside(subject)
-    yield* tree(subject.config.dataDir, note)
+    yield* tree(subject.config.dataDir, note, snapshotFolders(subject.config))
     yield* changedSince(tmpdir(), subject.began, note)
   },
 }
@@ -38,24 +42,29 @@ export const logs: PlaceKind = {
   when: ['running', 'ended'],
   holds: textForms,
   async *items({ config }, note) {
-    for await (const item of tree(join(config.dataDir, 'logs'), note)) yield { ...item, text: true }
+    for await (const item of tree(foldersOf(config.dataDir).logs, note)) yield { ...item, text: true }
   },
+}
+
+/** Where snapshots lie, which are a place of their own. */
+export function snapshotFolders({ dataDir }: CliConfig): string[] {
+  return [join(foldersOf(dataDir).worker, 'snapshots'), join(foldersOf(dataDir).controlPlane, 'blobs', 'snapshots')]
 }
 
 async function isRunning({ client, sessionId }: Subject): Promise<boolean> {
   return (await client.sessions.get(sessionId)).status === 'running'
 }
 
-/** Every regular file below a folder. Links are not followed. */
-export async function* tree(folder: string, note: Note): AsyncGenerator<Item> {
+/** Every regular file below a folder, but for those in folders that are left out. Links are not followed. */
+export async function* tree(folder: string, note: Note, leftOut: string[] = []): AsyncGenerator<Item> {
+  if (leftOut.includes(folder)) return
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
-    // What is temporary goes while one looks.
     if (error.code !== 'ENOENT') note(`${folder}: ${error.message}`)
     return []
   })
   for (const entry of entries) {
     const path = join(folder, entry.name)
-    if (entry.isDirectory()) yield* tree(path, note)
+    if (entry.isDirectory()) yield* tree(path, note, leftOut)
     else if (entry.isFile()) yield fileItem(path, note)
   }
 }
@@ -66,12 +75,32 @@ function fileItem(path: string, note: Note): Item {
 
 async function* bytesOf(path: string, note: Note): AsyncGenerator<Buffer> {
   try {
-    const { size, blocks } = await lstat(path)
+    const { size, blocks } = lstatSync(path)
     // A sandbox's disk is mostly holes, and reading those would take minutes. tar leaves them out.
     if (size > 64 * 1024 * 1024 && blocks * 512 < size / 2) yield* withoutHoles(path)
-    else yield* createReadStream(path, { highWaterMark: 1024 * 1024 })
+    else yield* piecesOf(path)
   } catch (error) {
+    // What is temporary goes while one looks.
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') note(`${path}: ${messageOf(error)}`)
+  }
+}
+
+// Nothing else is done meanwhile, and of ten thousands of small files most of the time would be spent on waiting.
+function* piecesOf(path: string): Generator<Buffer> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+  const file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+  try {
+    const { size } = fstatSync(file)
+    // One byte more than there is tells the end; what the kernel makes up says that it has none.
+    const length = Math.min(size + 1, pieceBytes)
+    for (;;) {
+      const piece = Buffer.allocUnsafe(length)
+      const got = readSync(file, piece)
+      if (got > 0) yield piece.subarray(0, got)
+      if (got < length) return
+    }
+  } finally {
+    closeSync(file)
   }
 }
 
