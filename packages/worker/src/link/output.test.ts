@@ -88,7 +88,7 @@ test.each([
   expect(wholeCharacters(Buffer.from(bytes))).toBe(whole)
 })
 
-test('records stay the pieces that they are, and no limit of output counts them', () => {
+test('records stay the pieces that they are, beside the limit of output', () => {
   const gatherer = openGatherer(200)
   const record = Buffer.from('[{"path":"/é"}]'.repeat(20))
   gatherer.add('egress', record)
@@ -100,5 +100,14 @@ test('records stay the pieces that they are, and no limit of output counts them'
     { stream: 'egress', bytes: record },
     { stream: 'stdout', bytes: Buffer.from('a') },
   ])
+  expect(gatherer.bytes).toBe(0)
+})
+
+test('of records, the first piece beyond their limit is the last', () => {
+  const gatherer = openGatherer(200, 20)
+  for (const text of ['[1,2,3,4,5]', '[6,7,8,9,0]', '[1]', '[2]']) gatherer.add('egress', Buffer.from(text))
+  expect(gatherer.take().map(({ bytes }) => String(bytes))).toEqual(['[1,2,3,4,5]', '[6,7,8,9,0]'])
+  gatherer.add('egress', Buffer.from('[3]'))
+  expect(gatherer.take()).toEqual([])
   expect(gatherer.bytes).toBe(0)
 })

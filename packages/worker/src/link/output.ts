@@ -1,4 +1,4 @@
-import { cutMarker, streamLimitBytes } from '@paws/api'
+import { cutMarker, egressLimitBytes, streamLimitBytes } from '@paws/api'
 import type { Stream } from './journal.ts'
 
 /** Longest piece that is cut. */
@@ -14,7 +14,7 @@ export interface Piece {
 
 /**
  * Gathers what a session writes and cuts it into pieces, between characters where it is UTF-8. What is added to `egress`
- * stays the piece that it is, and no limit of output counts it.
+ * stays the piece that it is, and has a limit of its own.
  */
 export interface Gatherer {
   /** Bytes gathered and not yet taken */
@@ -24,10 +24,11 @@ export interface Gatherer {
   take(all?: boolean): Piece[]
 }
 
-export function openGatherer(limitBytes = streamLimitBytes): Gatherer {
+export function openGatherer(limitBytes = streamLimitBytes, recordLimitBytes = egressLimitBytes): Gatherer {
   const gathered = new Map<Stream, Buffer[]>()
   const left = new Map<Stream, number>()
   let records: Piece[] = []
+  let recordBytes = 0
   let total = 0
 
   return {
@@ -36,8 +37,11 @@ export function openGatherer(limitBytes = streamLimitBytes): Gatherer {
     },
     add(stream, bytes) {
       if (stream === 'egress') {
-        records.push({ stream, bytes })
+        // The first that is too much goes out too: by it the control plane knows that there was more.
+        if (recordBytes > recordLimitBytes) return
+        recordBytes += bytes.length
         total += bytes.length
+        records.push({ stream, bytes })
         return
       }
       const room = left.get(stream) ?? limitBytes - marker.length
