@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -140,7 +141,7 @@ hear()
 def dial(port):
   s = socket.socket(); s.settimeout(5)
   try: s.connect((address, port)); return "taken"
-  except ConnectionRefusedError: return "refused"
+  except (ConnectionRefusedError, ConnectionResetError): return "refused"
   except OSError as e: return type(e).__name__
   finally: s.close()
 seen, last, end = set(), "", time.time() + 20
@@ -161,4 +162,17 @@ test('a slot that was ready when the process was killed serves, and one that is 
     const { hear } = await converse(sandbox, 'say(works=until_works("api.test"))')
     expect(await hear()).toEqual({ works: 'begun\nended\n' })
   }
+})
+
+test('the egress process has no privileges, no environment and no way to others', async () => {
+  const read = (name: string) => readFile(`/proc/${egress.pid}/${name}`, 'utf8')
+  const status = await read('status')
+  const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)$`, 'm').exec(status)?.[1]
+  const none = '0000000000000000'
+  expect(['CapEff', 'CapPrm', 'CapInh', 'NoNewPrivs'].map(field)).toEqual([none, none, none, '1'])
+  if (process.getuid?.() === 0) expect(field('CapBnd')).toBe(none)
+  const names = (await read('environ')).split('\0').map((line) => line.split('=')[0])
+  expect(names.filter((name) => name && !name.startsWith('NODE_CHANNEL'))).toEqual(['PATH'])
+  expect(await read('cmdline')).toContain('--permission')
+  expect(await read('cmdline')).not.toContain(key)
 })
