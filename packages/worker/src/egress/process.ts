@@ -16,6 +16,9 @@ const nodeOptions = [
   ...sources.map((path) => `--allow-fs-read=${path}/*`),
   // Beyond that something leaks, and a restart costs open connections only.
   '--max-old-space-size=1024',
+  // What passes through lies outside of V8's heap. Young garbage holds on to it: with the usual 16 MB of that, a third of
+  // a large answer's time goes to collecting all that is old as well.
+  '--max-semi-space-size=4',
   '--disable-warning=ExperimentalWarning',
 ]
 
