@@ -32,49 +32,57 @@ const hopByHop = new Set(
 
 type Headers = Record<string, string | string[]>
 
+/** Up to here an answer that came in one piece goes on with its length, in one piece. */
+const MOST_WHOLE_BYTES = 65_536
+
 /** Hands the host's answer on as it comes, in both directions no faster than the slower side. */
 export function createAnswer({ exchange, name, secrets, again, ended, failed, left }: Answering): Answer {
-  const { answer, method } = exchange
+  const { answer } = exchange
   let controller: Dispatcher.DispatchController | undefined
+  let head: Head | undefined
   let answered: { status: number; bytes: number } | undefined
-  let scrub: Scrub | undefined
-  let decompress: Transform[] = []
   let isOver = false
 
-  const write = (bytes: Buffer) => {
-    if (bytes.length > 0 && !answer.write(bytes)) (decompress.at(-1) ?? controller)?.pause()
-  }
-  const finish = () => {
-    if (isOver) return
+  /** @returns whether it was not over yet */
+  const settle = () => {
+    if (isOver) return false
     isOver = true
-    const rest = scrub?.end()
-    if (rest && rest.length > 0) answer.write(rest)
-    answer.end()
-    ended(answered as { status: number; bytes: number })
+    head?.scrub?.end()
+    for (const stage of head?.decompress ?? []) stage.destroy()
+    return true
   }
   const fail = (error: Error) => {
-    if (isOver) return
-    isOver = true
-    scrub?.end()
-    for (const stage of decompress) stage.destroy()
-    failed(asFailure(error, name), answered)
+    if (settle()) failed(asFailure(error, name), answered)
   }
-  answer.on('drain', () => (decompress.at(-1) ?? controller)?.resume())
+  const abort = (reason: Error) => {
+    fail(reason)
+    controller?.abort(reason)
+  }
   const leave = () => {
-    if (isOver) return
-    isOver = true
-    scrub?.end()
-    for (const stage of decompress) stage.destroy()
+    if (!settle()) return
     controller?.abort(new errors.RequestAbortedError())
     left(answered)
   }
+  const begin = ({ status, text, headers }: Head) => {
+    exchange.begin(status, text, headers)
+    answered = { status, bytes: 0 }
+  }
+  const write = (bytes: Buffer) => {
+    if (bytes.length > 0 && !answer.write(bytes)) (head?.decompress.at(-1) ?? controller)?.pause()
+  }
+  const finish = () => {
+    if (isOver || !head) return
+    isOver = true
+    if (!answered) begin(head)
+    if (head.scrub) write(head.scrub.end())
+    answer.end()
+    ended(answered as unknown as { status: number; bytes: number })
+  }
+  answer.on('drain', () => (head?.decompress.at(-1) ?? controller)?.resume())
   answer.once('close', leave)
 
   return {
-    abort: (reason) => {
-      fail(reason)
-      controller?.abort(reason)
-    },
+    abort,
     leave,
     onRequestStart: (started) => {
       controller = started
@@ -83,50 +91,94 @@ export function createAnswer({ exchange, name, secrets, again, ended, failed, le
     onResponseStart: (_controller, status, headers, text = '') => {
       // What comes before an answer is for the neighbour: the client has got its own "100 Continue".
       if (status < 200) return
-      const hasBody = method !== 'HEAD' && status !== 204 && status !== 304
-      const own = passedHeaders(headers as Headers, secrets)
-      if (secrets) dropTelling(own, controller?.rawHeaders, secrets)
-      let reason = text
-      if (secrets) {
-        reason = scrubText(secrets, text)
-        if (hasBody) {
-          decompress = unpack(headers['content-encoding'], name)
-          refuseCoded(headers['transfer-encoding'], name)
-          if (decompress.length > 0) delete own['content-encoding']
-          delete own['content-length']
-          scrub = openScrub(secrets, String(headers['content-type'] ?? ''), write)
-          flow(
-            decompress,
-            controller,
-            (bytes) => write((scrub as Scrub).push(bytes)),
-            finish,
-            (error) => {
-              fail(error)
-              controller?.abort(error)
-            },
-          )
+      const hasBody = exchange.method !== 'HEAD' && status !== 204 && status !== 304
+      const given = { status, text, headers: headers as Headers, rawHeaders: controller?.rawHeaders, hasBody, name }
+      const made = secrets ? searchedHead(given, secrets, write) : passedHead(given)
+      head = made
+      flow(made.decompress, controller, (bytes) => write(made.scrub ? made.scrub.push(bytes) : bytes), finish, abort)
+      if (made.whole === undefined) return begin(made)
+      // Most small answers come in one piece, and go on in one; for those that don't the beginning does not wait.
+      process.nextTick(() => {
+        if (answered || isOver) return
+        try {
+          begin(made)
+        } catch (error) {
+          abort(error as Error)
         }
-      }
-      exchange.begin(status, reason, own)
-      answered = { status, bytes: 0 }
+      })
     },
     onResponseData: (_controller, chunk) => {
-      if (!answered || isOver) return
-      answered.bytes += chunk.length
-      const first = decompress[0]
-      if (first) {
-        if (!first.write(chunk)) controller?.pause()
-      } else write(scrub ? scrub.push(chunk) : chunk)
+      if (!head || isOver) return
+      if (!answered) {
+        if (head.whole === chunk.length && head.scrub) return sendWhole(head, head.scrub, chunk)
+        begin(head)
+      }
+      if (answered) answered.bytes += chunk.length
+      const [first] = head.decompress
+      if (!first) write(head.scrub ? head.scrub.push(chunk) : chunk)
+      else if (!first.write(chunk)) controller?.pause()
     },
     onResponseEnd: () => {
-      if (decompress[0]) decompress[0].end()
+      if (head?.decompress[0]) head.decompress[0].end()
       else finish()
     },
     onResponseError: (_controller, error) => {
-      if (!answered && !isOver && isStale(error) && again()) return
+      if (!head && !isOver && isStale(error) && again()) return
       fail(error)
     },
   }
+
+  function sendWhole(whole: Head, scrub: Scrub, chunk: Buffer): void {
+    const bytes = Buffer.concat([scrub.push(chunk), scrub.end()])
+    whole.headers['content-length'] = String(bytes.length)
+    whole.scrub = undefined
+    begin(whole)
+    if (answered) answered.bytes = chunk.length
+    write(bytes)
+  }
+}
+
+/** How an answer begins, and what its body goes through. */
+interface Head {
+  status: number
+  text: string
+  headers: Headers
+  decompress: Transform[]
+  scrub?: Scrub | undefined
+  /** Length of a body that may come in one piece */
+  whole?: number | undefined
+}
+
+interface GivenHead {
+  status: number
+  text: string
+  headers: Headers
+  rawHeaders: Dispatcher.DispatchController['rawHeaders']
+  hasBody: boolean
+  name: string
+}
+
+const passedHead = ({ status, text, headers }: GivenHead): Head => ({
+  status,
+  text,
+  headers: passedHeaders(headers, undefined),
+  decompress: [],
+})
+
+function searchedHead(given: GivenHead, secrets: Secrets, write: (bytes: Buffer) => void): Head {
+  const { status, headers, hasBody, name } = given
+  const own = passedHeaders(headers, secrets)
+  dropTelling(own, given.rawHeaders, secrets)
+  const head: Head = { status, text: scrubText(secrets, given.text), headers: own, decompress: [] }
+  if (!hasBody) return head
+  head.decompress = unpack(headers['content-encoding'], name)
+  refuseCoded(headers['transfer-encoding'], name)
+  if (head.decompress.length > 0) delete own['content-encoding']
+  delete own['content-length']
+  head.scrub = openScrub(secrets, String(headers['content-type'] ?? ''), write)
+  const length = Number(headers['content-length'] ?? Number.NaN)
+  if (length > 0 && length <= MOST_WHOLE_BYTES && head.decompress.length === 0) head.whole = length
+  return head
 }
 
 const codeOf = (error: Error) => ('code' in error ? String(error.code) : error.name)

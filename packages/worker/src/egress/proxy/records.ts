@@ -32,7 +32,7 @@ export function createRecords(send: (records: EgressRecord[]) => void): Records 
     add: (record) => {
       if (isClosed) return
       unkept++
-      batch.push(record)
+      batch.push(printable(record))
       if (batch.length >= BATCH_RECORDS) flush()
       else timer ??= setTimeout(flush, BATCH_MS)
     },
@@ -52,6 +52,22 @@ export function createRecords(send: (records: EgressRecord[]) => void): Records 
       isClosed = true
       waiting?.resolve()
     },
+  }
+}
+
+const control = /\p{Cc}/u
+const controls = /\p{Cc}/gu
+
+/** Names are whatever a sandbox has asked for, and records are shown in terminals: none may be an order to one. */
+function printable(record: EgressRecord): EgressRecord {
+  const { host = '', path = '' } = record
+  if (!control.test(host) && !control.test(path)) return record
+  const escaped = (text: string) =>
+    text.replace(controls, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return {
+    ...record,
+    ...(host && { host: escaped(host).slice(0, 300) }),
+    ...(path && { path: escaped(path).slice(0, 2000) }),
   }
 }
 

@@ -10,8 +10,13 @@ import type { Configure, FromEgress, Pin, SlotRules, ToEgress } from '../../mess
 const main = new URL('../main.ts', import.meta.url)
 
 /** The real egress process, and one sandbox whose dialled addresses are those of the host's loopback. */
-export async function startEgressProcess(settings: Partial<Configure>) {
-  const child = fork(main, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: {} })
+export async function startEgressProcess(settings: Partial<Configure>, execArgv: string[] = []) {
+  const child = fork(main, {
+    serialization: 'advanced',
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    env: {},
+    execArgv,
+  })
   const said: FromEgress[] = []
   child.on('message', (message: FromEgress) => said.push(message))
   const send = (message: ToEgress, handle?: Parameters<typeof child.send>[1]) =>
