@@ -43,6 +43,8 @@ export interface Upstream {
   answer(path: string, handler: Handler, options?: { early?: boolean }): void
   /** Takes WebSockets on this path; otherwise they are echoed */
   webSocket(path: string, handler: (socket: WebSocket, request: IncomingMessage) => void): void
+  /** Refuses WebSockets on this path with 403 and this text */
+  decline(path: string, text: (seen: Seen) => string): void
   /** Forgets requests that were recorded */
   forget(): void
   close(): Promise<void>
@@ -60,6 +62,7 @@ export async function openUpstream({ address = '127.0.0.1', port = 0 } = {}): Pr
   const plain = createServer()
   const handlers = new Map<string, { handler: Handler; early: boolean }>()
   const webSockets = new Map<string, (socket: WebSocket, request: IncomingMessage) => void>()
+  const declined = new Map<string, (seen: Seen) => string>()
   const upstream: Upstream = {
     port: 0,
     plainPort: 0,
@@ -69,6 +72,7 @@ export async function openUpstream({ address = '127.0.0.1', port = 0 } = {}): Pr
     certify: (name, certificate) => contexts.set(name, contextOf(certificate)),
     answer: (path, handler, { early = false } = {}) => handlers.set(path, { handler, early }),
     webSocket: (path, handler) => webSockets.set(path, handler),
+    decline: (path, text) => declined.set(path, text),
     forget: () => upstream.requests.splice(0),
     async close() {
       for (const server of [secure, plain]) server.close()
@@ -92,7 +96,7 @@ export async function openUpstream({ address = '127.0.0.1', port = 0 } = {}): Pr
         run()
       })
     })
-    acceptWebSockets(server, upstream, webSockets)
+    acceptWebSockets(server, upstream, webSockets, declined)
   }
   await Promise.all([once(secure.listen(port, address), 'listening'), once(plain.listen(0, address), 'listening')])
   upstream.port = (secure.address() as AddressInfo).port
@@ -130,12 +134,17 @@ function acceptWebSockets(
   server: Listening,
   upstream: Upstream,
   handlers: Map<string, (socket: WebSocket, request: IncomingMessage) => void>,
+  declined: Map<string, (seen: Seen) => string>,
 ) {
   // It takes an extension when one is offered: the proxy must not let that happen where it searches for secrets.
   const webSocketServer = new WebSocketServer({ noServer: true, perMessageDeflate: { threshold: 0 } })
   server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     const seen = see(request)
     upstream.requests.push(seen)
+    const text = declined.get(pathOf(seen))?.(seen)
+    if (text !== undefined) {
+      return socket.end(`HTTP/1.1 403 Forbidden\r\nContent-Length: ${text.length}\r\n\r\n${text}`)
+    }
     webSocketServer.handleUpgrade(request, socket, head, (webSocket) => {
       const handler = handlers.get(pathOf(seen))
       if (handler) return handler(webSocket, request)

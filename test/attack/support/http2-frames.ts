@@ -56,8 +56,8 @@ function length(value: number): Buffer {
   return Buffer.from([...bytes, rest])
 }
 
-/** Sends, and reads frames until the other side closes or is silent for a while. */
-export function exchangeFrames(socket: Duplex, bytes: Buffer, { silentMs = 400 } = {}): Promise<Frame[]> {
+/** Sends, and reads frames until a stream has ended, the other side closes, or is silent for a while. */
+export function exchangeFrames(socket: Duplex, bytes: Buffer, { until = 0, silentMs = 400 } = {}): Promise<Frame[]> {
   return new Promise((resolve) => {
     const frames: Frame[] = []
     let received = Buffer.alloc(0)
@@ -78,6 +78,9 @@ export function exchangeFrames(socket: Duplex, bytes: Buffer, { silentMs = 400 }
         received = received.subarray(end)
       }
       timer.refresh()
+      const isLast = ({ type, flags: flag, stream }: Frame) =>
+        type === frameTypes.goAway || (stream === until && (flag & flags.endStream) > 0 && type <= frameTypes.headers)
+      if (frames.some(isLast)) finish()
     })
     socket.once('end', finish)
     socket.once('close', finish)
