@@ -83,7 +83,8 @@ export function tellProgress(
     async end() {
       over.abort()
       await running
-      if (lines.length > 0) await tell()
+      // The first that can't be told is the last.
+      while (lines.length > 0 && (await tell()));
     },
   }
 }

@@ -19,6 +19,8 @@ export interface RangeOptions {
   env?: Record<string, string>
   /** Kills the program and all its children */
   signal?: AbortSignal
+  /** What errors call the program; the command's first word unless given */
+  name?: string
   /** What the program reads; none unless given. When this breaks off, the program is killed and the error is its own */
   stdin?: Readable
   /** Each line of stdout and stderr */
@@ -65,7 +67,8 @@ export async function runInRange(map: IdMap, command: string[], options: RangeOp
     options.signal?.throwIfAborted()
     const broken = await fed
     if (broken) throw broken
-    if (end !== 0) throw new ProgramFailed(`${command[0]} failed (${end}): ${said.trim() || 'it said nothing'}`)
+    if (end !== 0)
+      throw new ProgramFailed(`${options.name ?? command[0]} failed (${end}): ${said.trim() || 'it said nothing'}`)
   } finally {
     options.signal?.removeEventListener('abort', kill)
     kill()

@@ -67,7 +67,7 @@ export async function extractImage(sandbox: Sandbox, made: string, options: Extr
   archive.stdout.pipe(stdin)
   const hear = (line: string) => void (aboutRoot.test(line) || onLine(line))
   try {
-    await runInRange(ids, confined(squash), { cwd: made, stdin, onLine: hear, signal })
+    await runInRange(ids, confined(squash), { name: 'mksquashfs', cwd: made, stdin, onLine: hear, signal })
   } catch (error) {
     archive.kill('SIGKILL')
     if (error instanceof ForbiddenFound) throw await leftCertificate(sandbox, options)

@@ -8,7 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { openIdMap } from '../sandbox/id-map.ts'
-import { removeTree, runInRange } from '../sandbox/id-range.ts'
+import { openToRange, removeTree, runInRange } from '../sandbox/id-range.ts'
+import { confined } from './confined.ts'
 import { buildSnapshot, type FetchFile, type HeldSnapshot, openSnapshotStore, type SnapshotStore } from './index.ts'
 import { minimalBuild, minimalImage, templatesDir } from './testing/minimal-image.ts'
 
@@ -316,4 +317,22 @@ test('a program in the id range is nobody outside, and none of its children outl
     'sh failed (3): because',
   )
   await expect(runInRange(map, ['no-such-program'], { cwd: work })).rejects.toThrow(/no-such-program/)
+})
+
+test('what reads a stranger’s image sees nothing else of this machine', async () => {
+  const map = await openIdMap()
+  const cwd = await mkdtemp(join(dataDir, 'confined-'))
+  await openToRange(cwd)
+  const lines: string[] = []
+  const script =
+    'pwd; ls -A /; ls /dev; touch made; touch /usr/made || cat /etc/passwd /proc/version; ls .. > /dev/null'
+  const tcp = 'import socket; print(socket.socket().connect_ex(("127.0.0.1", 22)), len(socket.if_nameindex()))'
+  const command = ['sh', '-c', `${script}; exec python3 -c '${tcp}'`]
+  await runInRange(map, confined(command), { cwd, onLine: (line) => lines.push(line) })
+  expect(lines.filter((line) => !/No such file|Read-only file system|Permission denied/.test(line))).toEqual([
+    ...['/work', 'bin', 'dev', 'lib', 'lib64', 'usr', 'work', 'null', '111 1'],
+  ])
+  expect(await readdir(cwd)).toEqual(['made'])
+  const failing = runInRange(map, confined(['unsquashfs', '/etc/passwd']), { cwd, name: 'unsquashfs' })
+  await expect(failing).rejects.toThrow(/^unsquashfs failed \(1\): .*No such file/)
 })

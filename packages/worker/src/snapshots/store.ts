@@ -110,7 +110,7 @@ export async function openSnapshotStore({ dataDir, fetchFile, log }: StoreOption
       const manifest = await receive(digest, made, (file) => fetch(digest, file, stop.signal))
       await openToRange(made)
       const unsquash = ['unsquashfs', '-quiet', '-no-progress', '-dest', 'rootfs', 'rootfs.squashfs']
-      await runInRange(ids, confined(unsquash), { cwd: made, signal: stop.signal })
+      await runInRange(ids, confined(unsquash), { name: 'unsquashfs', cwd: made, signal: stop.signal })
       await closeToRange(made)
       if (await place(made, at)) log.info({ digest, snapshot: manifest.id }, 'a snapshot is here')
       return heldAt(digest, at, manifest)
