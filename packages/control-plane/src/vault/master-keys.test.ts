@@ -59,6 +59,12 @@ test('the master key is replaced in steps, and at each of them every control pla
   await expect(open([old])).rejects.toThrow('The master key is not the one')
 })
 
+test('control planes that start together for the first time agree on the server’s keys', async () => {
+  const opened = await Promise.all(Array.from({ length: 6 }, () => open([old])))
+  const digests = opened.map((vault) => vault.digest('api-key', 'k').toString('hex'))
+  expect(new Set(digests).size).toBe(1)
+})
+
 test('several control planes that start with a new master key at once wrap everything once', async () => {
   await seal(await open([old]))
   const told: number[] = []

@@ -49,7 +49,15 @@ const rotate = (vault: Vault) => vault.rotateDataKey(database.db, 'org_a', colum
 
 test('what was sealed is sealed anew, the old key is gone, and other organizations keep theirs', async () => {
   const [vault, other] = vaults
-  for (let index = 0; index < 450; index++) await put(vault, `s${index}`)
+  await database.db.transaction().execute(async (trx) => {
+    const rows: { orgId: string; name: string; sealed: Buffer }[] = []
+    for (let index = 0; index < 450; index++) {
+      const name = `s${index}`
+      const sealed = await vault.seal(trx, 'org_a', `secrets/${name}`, Buffer.from(`value of ${name}`))
+      rows.push({ orgId: 'org_a', name, sealed })
+    }
+    await trx.insertInto('secrets').values(rows).execute()
+  })
   await put(vault, 'theirs', 'org_b')
   expect(await rotate(vault)).toEqual({ version: 2, resealed: 450 })
   expect([await versions(), await versions('org_b')]).toEqual([[2], [1]])
@@ -76,6 +84,16 @@ test('what is sealed with the old key while it is replaced is waited for, and no
   expect(rotation).toEqual({ version: 2, resealed: 2 })
   expect(await versions()).toEqual([2])
   expect(await read(vault, 'late')).toBe('value of late')
+})
+
+test('what was read before the old key went is read again', async () => {
+  const [vault, other] = vaults
+  await put(vault, 'x')
+  const { sealed } = await rowOf('x')
+  await rotate(vault)
+  const open = (again?: () => Promise<Buffer>) => other.open(database.db, 'org_a', 'secrets/x', sealed, again)
+  await expect(open()).rejects.toThrow('has no data key of version 1')
+  expect((await open(async () => (await rowOf('x')).sealed)).toString()).toBe('value of x')
 })
 
 test('two control planes that seal and replace without pause lose nothing', async () => {

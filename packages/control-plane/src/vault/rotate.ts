@@ -69,12 +69,15 @@ async function reseal(trx: Transaction, orgId: string, column: SealedColumn, dat
     where org_id = ${orgId} and ${sealedColumn} is not null
       and substring(${sealedColumn} from 2 for 4) <> int4send(${newest.version}::int)
     limit ${batch} for update`.execute(trx)
+  const olds = new Map<number, Buffer>()
   for (const { sealed, ...row } of rows as ({ sealed: Buffer } & Record<string, unknown>)[]) {
     const identity = `${orgId}\0${column.context(row as Record<string, string>)}`
-    const old = await dataKeys.find(trx, orgId, keyIdOf(sealed))
+    const version = keyIdOf(sealed)
+    const old = olds.get(version) ?? (await dataKeys.find(trx, orgId, version))
     if (!old) throw new Error(`${column.table} of ${orgId} holds what was sealed by a data key that is gone`)
+    olds.set(version, old)
     const anew = sealWith(newest.key, newest.version, identity, openWith(old, identity, sealed))
-    const same: RawBuilder<unknown>[] = column.key.map((name) => sql`${sql.ref(name)}::text = ${row[name]}`)
+    const same: RawBuilder<unknown>[] = column.key.map((name) => sql`${sql.ref(name)} = ${row[name]}`)
     await sql`update ${sql.table(column.table)} set ${sealedColumn} = ${anew}
       where org_id = ${orgId} and ${sql.join(same, sql` and `)}`.execute(trx)
   }
