@@ -15,6 +15,8 @@ export interface Answering {
   failed(failure: Failure, answered: { status: number; bytes: number } | undefined): void
   /** Sends it once more, if that can do no harm */
   again(): boolean
+  /** So many bytes may wait for the client before the host is held back; each time that costs its connection much */
+  ahead?: number
   /** The client gave up */
   left(answered: { status: number; bytes: number } | undefined): void
 }
@@ -36,7 +38,7 @@ type Headers = Record<string, string | string[]>
 const MOST_WHOLE_BYTES = 65_536
 
 /** Hands the host's answer on as it comes, in both directions no faster than the slower side. */
-export function createAnswer({ exchange, name, secrets, again, ended, failed, left }: Answering): Answer {
+export function createAnswer({ exchange, name, secrets, again, ended, failed, left, ahead = 0 }: Answering): Answer {
   const { answer } = exchange
   let controller: Dispatcher.DispatchController | undefined
   let head: Head | undefined
@@ -68,7 +70,8 @@ export function createAnswer({ exchange, name, secrets, again, ended, failed, le
     answered = { status, bytes: 0 }
   }
   const write = (bytes: Buffer) => {
-    if (bytes.length > 0 && !answer.write(bytes)) (head?.decompress.at(-1) ?? controller)?.pause()
+    if (bytes.length > 0 && !answer.write(bytes) && answer.writableLength > ahead)
+      (head?.decompress.at(-1) ?? controller)?.pause()
   }
   const finish = () => {
     if (isOver || !head) return

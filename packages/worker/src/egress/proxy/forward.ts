@@ -24,6 +24,9 @@ export interface Way {
 
 /** Of one sandbox: HTTP/2 would let few connections ask for more than the machine has sockets. */
 const MOST_OPEN = 1000
+/** Answers that are read ahead of the client, and how far; many of them would fill the memory that all share. */
+const MOST_AHEAD = 32
+const AHEAD_BYTES = 256 * 1024
 const tooMany: Refusal = {
   status: 429,
   reason: 'too-many-connections',
@@ -80,6 +83,7 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
     },
     ended: ({ status, bytes }) => ended({ decision: 'allowed', status, responseBytes: bytes }),
     failed: fail,
+    ahead: way.open < MOST_AHEAD ? AHEAD_BYTES : 0,
     left: (answered) =>
       ended({ decision: 'allowed', ...(answered && { status: answered.status, responseBytes: answered.bytes }) }),
   })
