@@ -88,7 +88,10 @@ function expectArrival(...targets: string[]) {
   }
 }
 
-describe('on the snapshot minimal', () => {
+/** Some start a good many processes, and the machine may have other things to do. */
+const timeout = 90_000
+
+describe('on the snapshot minimal', { timeout }, () => {
   test('git clones and pushes over https with a token that it does not have', async () => {
     const credentials = { 'github.com': { headers: { Authorization: `Bearer ${token}` } } }
     const script = `set -e
@@ -148,7 +151,7 @@ curl -sS --data-binary @large https://${host}/upload`
   })
 })
 
-describe('on the snapshot node', () => {
+describe('on the snapshot node', { timeout }, () => {
   beforeAll(() => provideTemplate(plane, worker, 'node'), slowMs)
 
   test('npm installs from where this machine has its packages, by preset:npm', async () => {
@@ -187,15 +190,15 @@ main()`
   })
 })
 
-describe('on the snapshot python', () => {
+describe('on the snapshot python', { timeout }, () => {
   beforeAll(() => provideTemplate(plane, worker, 'python'), slowMs)
 
   test('pip installs a wheel, which then works; requests finds the certificates', async () => {
     const script = `set -e
-python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check --index-url https://${index}/simple/ pawsgreeting
-venv/bin/python -c 'import pawsgreeting; print(pawsgreeting.greeting)'
-venv/bin/python -c 'from pip._vendor import requests; print(requests.get("https://${host}/requests").text)'`
+pip install --quiet --disable-pip-version-check --break-system-packages --root-user-action=ignore \
+  --index-url https://${index}/simple/ pawsgreeting
+python3 -c 'import pawsgreeting; print(pawsgreeting.greeting)'
+python3 -c 'from pip._vendor import requests; print(requests.get("https://${host}/requests").text)'`
     expect(await say(script, { snapshot: 'python', allowOut: [index] })).toBe(
       `hello from a wheel\nhello from ${host}\n`,
     )
