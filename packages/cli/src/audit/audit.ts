@@ -1,20 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { PawsClient } from '@paws/sdk'
-import type { CliConfig, Credentials } from '../config.ts'
 import type { Form } from './forms.ts'
 import type { Phase, Place, Subject } from './place.ts'
 import { places } from './places.ts'
 import { makePlan, type Plan } from './plan.ts'
 import { openSearch, type Search } from './search.ts'
-import { startSubject } from './subject.ts'
+import { type SubjectOptions, startSubject } from './subject.ts'
 
-export interface AuditOptions {
-  config: CliConfig
-  /** Of the installation on this machine */
-  credentials: Credentials
-  client: PawsClient
-  /** Where the made-up secrets are sent */
-  host: string
+export interface AuditOptions extends SubjectOptions {
   /** Values of one's own to look for, by the names that they are reported by */
   values?: Record<string, string>
   /** Told what is being done */

@@ -2,10 +2,19 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { type PawsClient, PawsError, type Session } from '@paws/sdk'
-import type { AuditOptions } from './audit.ts'
+import type { CliConfig, Credentials } from '../config.ts'
 import type { Subject } from './place.ts'
 import { failingId, type Plan, secretName, sessionOf, snapshotId } from './plan.ts'
 import { endFile, failingSetup, imageSetup, readyLine } from './sow.ts'
+
+export interface SubjectOptions {
+  config: CliConfig
+  /** Of the installation on this machine */
+  credentials: Credentials
+  client: PawsClient
+  /** Where the made-up secrets are sent */
+  host: string
+}
 
 /** A subject of an audit that runs. */
 export interface LiveSubject extends Subject {
@@ -23,7 +32,7 @@ export interface LiveSubject extends Subject {
  */
 export async function startSubject(
   plan: Plan,
-  options: AuditOptions,
+  options: SubjectOptions,
   say: (text: string) => void,
 ): Promise<LiveSubject> {
   const { client, host } = options
