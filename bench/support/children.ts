@@ -31,18 +31,15 @@ export function answerParent<T>(commands: Commands<T>): void {
 /** @param names what it answers */
 export function startChild<T>(program: string, names: (keyof T & string)[], options: ForkOptions = {}): Child<T> {
   const child = fork(new URL(program, import.meta.url), [], options)
+  const ended = once(child, 'exit').then(() => [{ value: undefined, error: 'it ended' }])
   const call = async (name: string, args: unknown[]) => {
     child.send({ name, args } satisfies Call)
-    const ended = once(child, 'exit').then(() => [{ error: `${program} ended` }])
-    const [{ value, error }] = (await Promise.race([once(child, 'message'), ended])) as [
-      { value?: unknown; error?: string },
-    ]
+    const [{ value, error }] = await Promise.race([once(child, 'message'), ended])
     if (error) throw new Error(`${program}: ${error}`)
     return value
   }
   const calls = names.map((name) => [name, (...args: unknown[]) => call(name, args)])
   const close = async () => {
-    const ended = once(child, 'exit')
     child.disconnect()
     await ended
   }

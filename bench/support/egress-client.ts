@@ -26,8 +26,8 @@ export interface ClientCommands {
 
 const headers = { authorization: 'Bearer what the client has', accept: 'application/json' }
 
-function options({ ca, address, port }: Way) {
-  return { connect: { ca, lookup: address ? fixed(address) : askSandbox }, pipelining: 1, port }
+function options({ ca, address }: Way) {
+  return { connect: { ca, lookup: address ? fixed(address) : askSandbox }, pipelining: 1, allowH2: false }
 }
 
 const fixed =

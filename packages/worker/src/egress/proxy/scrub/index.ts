@@ -1,6 +1,6 @@
 import { openLineScrubber, segmentsOfMessage } from './lines.ts'
 import { type Matcher, openMatcher } from './matcher.ts'
-import { partsOf } from './parts.ts'
+import { partsOf, SHORTEST } from './parts.ts'
 import { openSeams, type Unit } from './seams.ts'
 import { type ByteScrubber, MASK, openByteScrubber } from './stream.ts'
 
@@ -42,12 +42,9 @@ export function compileSecrets(values: string[]): Secrets {
 
 /** A header, a status text, a path; one character a byte, unless there are characters that are more. */
 export function scrubText(secrets: Secrets, text: string): string {
-  if (secrets.none || text.length < 8) return text
-  const wide = /[^\0-\xff]/.test(text)
-  if (!wide && !secrets.matcher().mayHold(text)) return text
-  const encoding = wide ? 'utf8' : 'latin1'
-  const scrubbed = scrubWhole(secrets.matcher(), Buffer.from(text, encoding))
-  return scrubbed.toString(encoding)
+  if (secrets.none || text.length < SHORTEST || !secrets.matcher().mayHold(text)) return text
+  const encoding = /[^\0-\xff]/.test(text) ? 'utf8' : 'latin1'
+  return scrubWhole(secrets.matcher(), Buffer.from(text, encoding)).toString(encoding)
 }
 
 export interface Scrub {

@@ -12,7 +12,7 @@ export interface Findings {
 export interface Matcher {
   /** @param last whether nothing follows, so that a beginning is none */
   search(bytes: Uint8Array, last: boolean): Findings
-  /** Whether there may be a secret in a text of one character a byte; says no quickly */
+  /** Whether there may be a secret in a text; says no quickly */
   mayHold(text: string): boolean
 }
 
@@ -97,7 +97,11 @@ export function openMatcher(secrets: string[]): Matcher {
     return { found, open: length }
   }
 
+  const wide = secrets.some((secret) => /[^\0-\x7f]/.test(secret))
+
   function mayHold(text: string): boolean {
+    // In such a text a secret that is not ASCII has other bytes than this looks at.
+    if (wide && /[^\0-\xff]/.test(text)) return true
     for (let at = STRIDE - 1; at + GRAM <= text.length; at += STRIDE) {
       if (filter[slot(text.charCodeAt(at), text.charCodeAt(at + 1), text.charCodeAt(at + 2))]) return true
     }
