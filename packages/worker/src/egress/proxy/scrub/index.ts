@@ -13,7 +13,6 @@ export {
   compilePlaceholders,
   type Escape,
   openSwap,
-  type Placeholder,
   type Placeholders,
   type Swap,
   swapHeader,
