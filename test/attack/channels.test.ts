@@ -91,7 +91,10 @@ print(json.dumps([urllib.request.urlopen(u, context=context if u[4] == "s" else 
     test.each(Object.entries(malformed))('%s: malformed questions hurt nobody', async (_, packet) => {
       const { pid } = world.outlets
       // What is asked after it is answered; it itself by nothing that could be an address.
-      const answers = await datagrams([packet, query('allowed.test')].filter(({ length }) => length > 0), 1)
+      const answers = await datagrams(
+        [packet, query('allowed.test')].filter(({ length }) => length > 0),
+        1,
+      )
       expect(answers.some((answer) => answer.readUInt16BE(0) === 7 && answer.readUInt16BE(6) === 1)).toBe(true)
       const socket = await box().dial('127.0.0.1', 53)
       socket.write(framed(packet))
@@ -105,7 +108,10 @@ print(json.dumps([urllib.request.urlopen(u, context=context if u[4] == "s" else 
       const before = box().records.length
       await box().ask('\x1b]0;owned\x07\x1b[2J.evil.test\r\n')
       await expect.poll(() => box().records.slice(before)).not.toEqual([])
-      const text = box().records.slice(before).map(({ host = '' }) => host).join('')
+      const text = box()
+        .records.slice(before)
+        .map(({ host = '' }) => host)
+        .join('')
       expect([...text].filter((character) => character < ' ' || character === '\x7f')).toEqual([])
       expect(text).toContain('evil.test')
     })
@@ -173,7 +179,14 @@ def udp(host, port):
   except OSError as e: return e.errno or "timeout"
   return 0
 print(json.dumps([udp("${address}", p) for p in (443, 80, 123, 853, 5353, 51820)]))`
-    expect(await python(box().sandbox, source)).toEqual([ECONNREFUSED, ECONNREFUSED, ECONNREFUSED, ECONNREFUSED, ECONNREFUSED, ECONNREFUSED])
+    expect(await python(box().sandbox, source)).toEqual([
+      ECONNREFUSED,
+      ECONNREFUSED,
+      ECONNREFUSED,
+      ECONNREFUSED,
+      ECONNREFUSED,
+      ECONNREFUSED,
+    ])
   })
 
   test('DNS over HTTPS is a host like any other', async () => {

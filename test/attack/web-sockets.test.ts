@@ -37,17 +37,20 @@ describe.each(Object.entries(drivers))('%s: WebSockets', { timeout: 30_000 }, (_
     return { client, messages }
   }
 
-  test.each(['api.test', 'other.test'])('%s is reached, both ways, with the credential only where it belongs', async (host) => {
-    const { client, messages } = await open(host)
-    client.send('a text')
-    client.send(Buffer.from([0, 1, 2, 255]))
-    await expect.poll(() => messages).toEqual(['a text', '\0\x01\x02\xff'])
-    client.close(4321, 'done')
-    expect((await once(client, 'close'))[0]).toBe(4321)
-    expect(world.upstream.requests).toMatchObject([{ target: '/ws', headers: { host, upgrade: 'websocket' } }])
-    expect(world.upstream.requests[0]?.headers['x-api-key']).toBe(host === 'api.test' ? key : undefined)
-    await box().recorded({ decision: 'allowed', host, status: 101 })
-  })
+  test.each(['api.test', 'other.test'])(
+    '%s is reached, both ways, with the credential only where it belongs',
+    async (host) => {
+      const { client, messages } = await open(host)
+      client.send('a text')
+      client.send(Buffer.from([0, 1, 2, 255]))
+      await expect.poll(() => messages).toEqual(['a text', '\0\x01\x02\xff'])
+      client.close(4321, 'done')
+      expect((await once(client, 'close'))[0]).toBe(4321)
+      expect(world.upstream.requests).toMatchObject([{ target: '/ws', headers: { host, upgrade: 'websocket' } }])
+      expect(world.upstream.requests[0]?.headers['x-api-key']).toBe(host === 'api.test' ? key : undefined)
+      await box().recorded({ decision: 'allowed', host, status: 101 })
+    },
+  )
 
   test.each([
     ['another Host', 'api.test', handshake('evil.test'), 421, 'sni-host-mismatch'],
@@ -73,7 +76,11 @@ describe.each(Object.entries(drivers))('%s: WebSockets', { timeout: 30_000 }, (_
     const received: string[] = []
     world.upstream.webSocket('/recorded', (socket) => socket.on('message', (data) => received.push(String(data))))
     const socket = await box().tls('api.test')
-    const { closed } = await converse(socket, [handshake('api.test').replace('/ws', '/recorded'), bytes], Number.POSITIVE_INFINITY)
+    const { closed } = await converse(
+      socket,
+      [handshake('api.test').replace('/ws', '/recorded'), bytes],
+      Number.POSITIVE_INFINITY,
+    )
     expect(closed).toBe(true)
     expect(received).toEqual([])
     expect(world.upstream.requests.map(({ target }) => target)).toEqual(['/recorded'])
@@ -91,7 +98,10 @@ describe.each(Object.entries(drivers))('%s: WebSockets', { timeout: 30_000 }, (_
   })
 
   test('no compression is agreed on where messages are searched', async () => {
-    for (const [host, agreed] of [['api.test', ''], ['other.test', 'permessage-deflate']] as const) {
+    for (const [host, agreed] of [
+      ['api.test', ''],
+      ['other.test', 'permessage-deflate'],
+    ] as const) {
       const { client } = await open(host, '/ws', { perMessageDeflate: true })
       const offered = world.upstream.requests.at(-1)?.headers['sec-websocket-extensions']
       if (host === 'api.test') expect([client.extensions, offered]).toEqual([agreed, undefined])
@@ -105,7 +115,8 @@ describe.each(Object.entries(drivers))('%s: WebSockets', { timeout: 30_000 }, (_
       'in a binary one': (socket) => socket.send(Buffer.from(`before ${key} after`)),
       'in base64': (socket) => socket.send(btoa(`before ${key} after`)),
       'in fragments of a message': (socket) => {
-        for (const part of ['before ', key.slice(0, 7), key.slice(7, 20), key.slice(20)]) socket.send(part, { fin: false })
+        for (const part of ['before ', key.slice(0, 7), key.slice(7, 20), key.slice(20)])
+          socket.send(part, { fin: false })
         socket.send(' after', { fin: true })
       },
       'in messages one after the other': (socket) => {
@@ -184,7 +195,7 @@ describe.each(Object.entries(drivers))('%s: WebSockets', { timeout: 30_000 }, (_
     const [code] = await ended
     expect([1006, 1009]).toContain(code)
     other.client.send('still here')
-    await expect.poll(() => other.messages).toEqual(['still here'])
+    await expect.poll(() => other.messages, { timeout: 15_000 }).toEqual(['still here'])
     other.client.terminate()
   })
 })
