@@ -5,6 +5,7 @@ const MOST_PINNED = 4096
 
 /** Which name has which made-up address in one sandbox; an address once given keeps its name. */
 export interface Pins {
+  restore(earlier: Pin[]): void
   addressOf(name: string): string | undefined
   nameOf(address: string): string | undefined
   pin(name: string): string
@@ -13,7 +14,7 @@ export interface Pins {
 }
 
 /** Addresses are of 198.18.0.0/15, which is for measuring networks: nothing on the internet has one. */
-export function createPins(earlier: Pin[]): Pins {
+export function createPins(): Pins {
   const byName = new Map<string, string>()
   const byAddress = new Map<string, string>()
   let next = 1
@@ -21,12 +22,14 @@ export function createPins(earlier: Pin[]): Pins {
     byName.set(name, address)
     byAddress.set(address, name)
   }
-  for (const { name, address } of earlier) keep(name, address)
   const unused = () => {
     while (byAddress.has(addressAt(next))) next++
     return addressAt(next)
   }
   return {
+    restore: (earlier) => {
+      for (const { name, address } of earlier) keep(name, address)
+    },
     addressOf: (name) => byName.get(name),
     nameOf: (address) => byAddress.get(address),
     pin: (name) => {

@@ -3,10 +3,13 @@ import type { EgressReason, EgressRecord } from '@paws/api'
 const BATCH_MS = 50
 const BATCH_RECORDS = 200
 const MOST_UNKEPT = 2000
+const SAME_MS = 1000
 
 /** What one sandbox did, on its way to be kept. Whoever would do more waits while too much of it isn't kept yet. */
 export interface Records {
   add(record: EgressRecord): void
+  /** The same refusal once in a while only: a flood of it is one thing that happened, and clients ask twice for a name */
+  refuseOnce(reason: EgressReason, port: number, rest: { host: string }): void
   /** A promise to wait for before anything that will be recorded; undefined when nothing is to be waited for */
   room(): Promise<void> | undefined
   kept(count: number): void
@@ -21,6 +24,7 @@ export function createRecords(send: (records: EgressRecord[]) => void): Records 
   let isClosed = false
   let waiting: { promise: Promise<void>; resolve: () => void } | undefined
 
+  const lately = createLately()
   const flush = () => {
     clearTimeout(timer)
     timer = undefined
@@ -28,13 +32,18 @@ export function createRecords(send: (records: EgressRecord[]) => void): Records 
     send(batch)
     batch = []
   }
+  const add = (record: EgressRecord) => {
+    if (isClosed) return
+    unkept++
+    batch.push(printable(record))
+    if (batch.length >= BATCH_RECORDS) flush()
+    else timer ??= setTimeout(flush, BATCH_MS)
+  }
   return {
-    add: (record) => {
-      if (isClosed) return
-      unkept++
-      batch.push(printable(record))
-      if (batch.length >= BATCH_RECORDS) flush()
-      else timer ??= setTimeout(flush, BATCH_MS)
+    add,
+    refuseOnce: (reason, port, rest) => {
+      const what = reason === 'name-not-allowed' ? `${reason} ${rest.host}` : reason
+      if (!lately(what)) add(refusal(reason, port, rest))
     },
     room: () => {
       if (unkept < MOST_UNKEPT || isClosed) return undefined
@@ -52,6 +61,19 @@ export function createRecords(send: (records: EgressRecord[]) => void): Records 
       isClosed = true
       waiting?.resolve()
     },
+  }
+}
+
+/** Tells whether something was asked about within the last second; of the last hundred things. */
+function createLately(): (what: string) => boolean {
+  const seen = new Map<string, number>()
+  return (what) => {
+    const now = performance.now()
+    if (now - (seen.get(what) ?? Number.NEGATIVE_INFINITY) < SAME_MS) return true
+    seen.delete(what)
+    seen.set(what, now)
+    if (seen.size > 100) seen.delete(seen.keys().next().value as string)
+    return false
   }
 }
 

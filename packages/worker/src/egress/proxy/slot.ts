@@ -1,14 +1,13 @@
 import { createSocket, Socket as DatagramSocket } from 'node:dgram'
 import { createServer, type Server, type Socket } from 'node:net'
-import type { EgressReason, EgressRecord } from '@paws/api'
 import type { Allow, FromEgress, Listen } from '../messages.ts'
-import type { Connection } from './exchange.ts'
+import type { Connection, Exchange } from './exchange.ts'
 import { forward, type Way } from './forward.ts'
 import { createLeaves } from './leaf.ts'
-import { createPins } from './pins.ts'
-import { compileRules, plainName, type Rules } from './policy.ts'
+import { createNames } from './names.ts'
+import { compileRules, type Rules } from './policy.ts'
 import { createRecords, refusal } from './records.ts'
-import { type Resolution, serveDatagrams, serveStream } from './resolver.ts'
+import { serveDatagrams, serveStream } from './resolver.ts'
 import type { Servers } from './servers.ts'
 import { createTerminator, dialled, type Terminator } from './tls.ts'
 import { upgrade } from './upgrade.ts'
@@ -16,9 +15,6 @@ import { createHosts, type Upstream } from './upstream.ts'
 
 /** One sandbox must not take the connections of all. */
 const MOST_CONNECTIONS = 512
-/** Of the same refusal: a flood of it is one thing that happened, and a client asks twice for each name. */
-const SAME_MS = 1000
-
 const portOf: Record<Listen['what'], number> = { http: 80, https: 443, 'dns-tcp': 53, 'dns-udp': 53 }
 
 export interface SlotOptions {
@@ -41,7 +37,6 @@ export interface Slot {
 
 export function createSlot({ name: slot, upstream, servers, measure, send }: SlotOptions): Slot {
   let rules: Rules | undefined
-  let pins = createPins([])
   let terminator: Terminator | undefined
   const sockets = new Set<Socket>()
   const connections = new Set<Connection>()
@@ -49,14 +44,12 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
   const records = createRecords((batch) => void send({ type: 'records', slot, records: batch }))
   const hosts = createHosts(upstream)
   const way: Way = { rules: () => rules, hosts, records, scrub: measure.scrub, open: 0 }
-  const refusedOnce = once((reason: EgressReason, port: number, rest: Partial<EgressRecord>) =>
-    records.add(refusal(reason, port, rest)),
-  )
+  const names = createNames({ slot, rules: () => rules, records, send })
 
   const take = (socket: Socket, what: keyof typeof serve) => {
     socket.on('error', () => socket.destroy())
     if (sockets.size >= MOST_CONNECTIONS) {
-      refusedOnce('too-many-connections', portOf[what], { host: dialled(socket) })
+      records.refuseOnce('too-many-connections', portOf[what], { host: dialled(socket) })
       return void socket.destroy()
     }
     sockets.add(socket)
@@ -69,8 +62,10 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
     socket.once('close', () => connections.delete(connection))
     servers.serve({
       connection,
-      request: (exchange) => void forward(way, exchange),
-      webSocket: (exchange, request, head) => void upgrade(way, exchange, request, head),
+      request: (exchange) => void forward(way, exchange).catch(unforeseen(exchange)),
+      webSocket: (exchange, request, head) => {
+        void upgrade(way, exchange, request, head).catch(unforeseen(exchange))
+      },
       refused: (reason, rest) => {
         const at = { host: hostName ?? address, ...rest }
         records.add(refusal(reason, connection.port, at))
@@ -78,45 +73,25 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
     })
   }
   const serve: Record<Exclude<Listen['what'], 'dns-udp'>, (socket: Socket) => void> = {
-    http: (socket) => open(socket, dialled(socket), pins.nameOf(dialled(socket)), false),
+    http: (socket) => open(socket, dialled(socket), names.nameOf(dialled(socket)), false),
     https: (socket) => {
       void (records.room() ?? Promise.resolve()).then(() => {
         const address = dialled(socket)
-        const hostName = pins.nameOf(address)
+        const hostName = names.nameOf(address)
         if (socket.destroyed) return
         if (hostName !== undefined && rules?.hostOf(hostName)) return terminator?.take(socket)
         records.add(refusal(hostName ? 'name-not-allowed' : 'address-not-pinned', 443, { host: hostName ?? address }))
         socket.destroy()
       })
     },
-    'dns-tcp': (socket) => serveStream(socket, resolve),
+    'dns-tcp': (socket) => serveStream(socket, names.resolve),
   }
-
-  const resolve = async (asked: string): Promise<Resolution> => {
-    const room = records.room()
-    if (room) await room
-    const hostName = plainName(asked)
-    if (hostName === undefined || !rules?.hostOf(hostName)) return refuseName('name-not-allowed', asked)
-    const known = pins.addressOf(hostName)
-    if (known !== undefined && told.has(hostName)) return { address: known }
-    if (known === undefined && pins.full()) return refuseName('too-many-names', asked)
-    const address = known ?? pins.pin(hostName)
-    told.add(hostName)
-    await send({ type: 'pinned', slot, name: hostName, address })
-    return { address }
-  }
-  const refuseName = (reason: EgressReason, asked: string): Resolution => {
-    refusedOnce(reason, 53, { host: asked })
-    return 'no-such-name'
-  }
-  /** Pins that the worker knows of, and would hand over again */
-  const told = new Set<string>()
 
   return {
     listen: (what, handle) => {
       if (what === 'dns-udp') {
         const socket = openDatagrams(handle)
-        serveDatagrams(socket, resolve)
+        serveDatagrams(socket, names.resolve)
         listeners.push(socket)
       } else {
         const server = createServer({ noDelay: true }, (socket) => take(socket, what))
@@ -129,17 +104,14 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
       const isFirst = rules === undefined
       rules = compileRules({ ...fresh, auditLog: fresh.auditLog && measure.audit })
       if (isFirst) {
-        pins = createPins(earlier)
-        for (const pin of earlier) told.add(pin.name)
-        const leaves = createLeaves(authority)
         terminator = createTerminator({
-          leaves,
-          nameOf: (address) => pins.nameOf(address),
+          leaves: createLeaves(authority),
+          nameOf: names.nameOf,
           secured: (socket, address, hostName) => open(socket, address, hostName, true),
           refused: (reason, host) => records.add(refusal(reason, 443, host === undefined ? {} : { host })),
         })
       }
-      for (const exact of rules.exact) if (pins.addressOf(exact) === undefined) pins.pin(exact)
+      names.prepare(rules.exact, isFirst ? earlier : [])
       if (!isFirst) tighten()
     },
     recorded: records.kept,
@@ -162,29 +134,32 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
       if (isAllowed(connection.name)) continue
       for (const breakOff of connection.open) breakOff('rules-changed')
     }
-    for (const socket of sockets) if (!isAllowed(pins.nameOf(dialled(socket)))) socket.destroySoon()
+    for (const socket of sockets) if (!isAllowed(names.nameOf(dialled(socket)))) socket.destroySoon()
     hosts.keepOnly(({ name, operator }) => rules?.hostOf(name)?.operator === operator)
   }
 }
 
+/** A fault of ours ends the exchange that met it, and is told to the operator: other sandboxes have no part in it. */
+const unforeseen = (exchange: Exchange) => (fault: Error) => {
+  process.emitWarning(fault)
+  exchange.abort()
+}
+
 function openDatagrams(handle: unknown): DatagramSocket {
-  // A bare handle has its kind already; Node only wants one to be named.
-  const socket = handle instanceof DatagramSocket ? handle : createSocket('udp6')
+  const socket = handle instanceof DatagramSocket ? handle : createSocket(kindOf(handle as BareSocket))
   socket.on('error', () => undefined)
   if (socket !== handle) (socket.bind as (handle: unknown) => void).call(socket, handle)
   return socket
 }
 
-/** Lets the same refusal through once in a while only. */
-function once(record: (reason: EgressReason, port: number, rest: Partial<EgressRecord>) => void): typeof record {
-  const last = new Map<string, number>()
-  return (reason, port, rest) => {
-    const key = reason === 'name-not-allowed' ? `${reason} ${rest.host}` : reason
-    const now = performance.now()
-    if (now - (last.get(key) ?? Number.NEGATIVE_INFINITY) < SAME_MS) return
-    last.delete(key)
-    last.set(key, now)
-    if (last.size > 100) last.delete(last.keys().next().value as string)
-    record(reason, port, rest)
-  }
+/** A socket as Node itself holds it: that is what another process's comes as. */
+interface BareSocket {
+  getsockname(into: { family?: string }): number
+}
+
+/** A host without IPv6 has sockets of the other kind, which answer by other addresses. */
+function kindOf(handle: BareSocket): 'udp4' | 'udp6' {
+  const name: { family?: string } = {}
+  handle.getsockname(name)
+  return name.family === 'IPv4' ? 'udp4' : 'udp6'
 }
