@@ -1,7 +1,8 @@
 import { pino } from 'pino'
 import { openEgress } from '../../packages/worker/src/egress/index.ts'
-import type { Driver, Outlets } from '../../packages/worker/src/sandbox/driver.ts'
+import type { Driver } from '../../packages/worker/src/sandbox/driver.ts'
 import { type IdMap, openIdMap } from '../../packages/worker/src/sandbox/id-map.ts'
+import type { Outlets } from '../../packages/worker/src/sandbox/outlet.ts'
 import { createProcessDriver } from '../../packages/worker/src/sandbox/process.ts'
 import { guestBinary, slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-program.ts'
 

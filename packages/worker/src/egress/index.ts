@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EgressRecord } from '@paws/api'
 import type { Logger } from 'pino'
-import type { NetworkNamespaces, Outlet, Outlets, RecordSink } from '../sandbox/driver.ts'
+import type { NetworkNamespaces, Outlet, Outlets, RecordSink } from '../sandbox/outlet.ts'
 import { type Authority, createAuthority } from './authority.ts'
 import { closeAll, openListeners } from './listeners.ts'
 import type { Configure, FromEgress, SlotRules } from './messages.ts'

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import type { NetworkNamespaces } from '../sandbox/driver.ts'
+import type { NetworkNamespaces } from '../sandbox/outlet.ts'
 import type { Listen } from './messages.ts'
 
 /** A socket as Node holds it before anybody serves it: it takes no connection until then. */

@@ -2,7 +2,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { PresetUnavailable } from '../sandbox/driver.ts'
+import { PresetUnavailable } from '../sandbox/outlet.ts'
 import { openPresets } from './presets.ts'
 
 let folder: string

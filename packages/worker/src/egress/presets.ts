@@ -3,7 +3,7 @@ import { isIP } from 'node:net'
 import { promisify } from 'node:util'
 import { type Preset, presets } from '@paws/api'
 import { readAptSettings } from '../machine/apt.ts'
-import { PresetUnavailable } from '../sandbox/driver.ts'
+import { PresetUnavailable } from '../sandbox/outlet.ts'
 
 const run = promisify(execFile)
 /** npm on a busy machine takes seconds. */

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
-import { FileRefused, type Inlay, type Sandbox } from './driver.ts'
+import { FileRefused, type Sandbox } from './driver.ts'
+import type { Inlay } from './outlet.ts'
 
 /** In memory inside, so never part of a snapshot. */
 const authorityFile = '/run/paws/ca.crt'

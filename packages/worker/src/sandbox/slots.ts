@@ -5,10 +5,10 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { Cgroup, Cgroups } from './cgroup.ts'
 import { type Disks, untilDetached } from './disk.ts'
-import type { Outlet, Outlets } from './driver.ts'
 import { closeNamespaces, type Helper, startHelper } from './helper.ts'
 import type { IdMap } from './id-map.ts'
 import { closeToRange, openToRange, removeTree } from './id-range.ts'
+import type { Outlet, Outlets } from './outlet.ts'
 
 /** What slots are made of and where; the same for all slots of a driver. */
 export interface SlotOptions {

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { Readable } from 'node:stream'
 import { encodeFrame, encodeJsonFrame, type FrameKind, type TunnelExec, type TunnelExit } from '@paws/api'
 import type { TunnelStream } from '../link/tunnel.ts'
-import { endProcess, exitCodeOf } from './command.ts'
+import { endProcess, exitCodeOf } from '../sandbox/command.ts'
 import { errorOf, type SessionRequest } from './request.ts'
 
 /** Longest request: arguments, environment and stdin of one command, as JSON. */

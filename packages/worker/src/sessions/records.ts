@@ -1,6 +1,6 @@
 import type { EgressRecord } from '@paws/api'
 import type { Report } from '../link/report.ts'
-import type { RecordSink } from '../sandbox/driver.ts'
+import type { RecordSink } from '../sandbox/outlet.ts'
 
 /** Longest piece that carries more than one record, in characters of JSON. */
 const pieceLength = 64 * 1024

@@ -3,17 +3,10 @@ import type { SessionClaim } from '../link/claims.ts'
 import { LinkError } from '../link/client.ts'
 import type { Outcome } from '../link/journal.ts'
 import type { Report } from '../link/report.ts'
-import {
-  type Driver,
-  type Inlay,
-  type Outlet,
-  PresetUnavailable,
-  type Process,
-  type Sandbox,
-  SandboxLost,
-} from '../sandbox/driver.ts'
+import { exitCodeOf, startScript } from '../sandbox/command.ts'
+import { type Driver, type Process, type Sandbox, SandboxLost } from '../sandbox/driver.ts'
 import { furnish } from '../sandbox/furnish.ts'
-import { exitCodeOf, startScript } from './command.ts'
+import { type Inlay, type Outlet, PresetUnavailable } from '../sandbox/outlet.ts'
 import { keepRecords } from './records.ts'
 import { readResult } from './result.ts'
 

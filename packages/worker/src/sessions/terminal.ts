@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { encodeJsonFrame, frameDecoder, type TunnelExit, type TunnelTerminal } from '@paws/api'
-import { endProcess, exitCodeOf } from './command.ts'
+import { endProcess, exitCodeOf } from '../sandbox/command.ts'
 import { pump } from './exec.ts'
 import { errorOf, type SessionRequest } from './request.ts'
 

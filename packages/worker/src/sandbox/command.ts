@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import type { Exit, Process, Sandbox } from '../sandbox/driver.ts'
+import type { Exit, Process, Sandbox } from './driver.ts'
 
 const scriptPath = '/run/paws/script'
 /** A put up to this size and the exec after it are sent in one go; the guest agent works in order. */
