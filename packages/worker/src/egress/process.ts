@@ -6,14 +6,13 @@ import type { Handle } from './listeners.ts'
 import type { Configure, FromEgress, ToEgress } from './messages.ts'
 
 const program = fileURLToPath(new URL('proxy/main.ts', import.meta.url))
+const clone = fileURLToPath(new URL('../../../..', import.meta.url))
 /** All that the process may read: sources, ours and those of libraries. */
-const sources = ['../../../..', '../../../../../node_modules'].map((path) =>
-  fileURLToPath(new URL(path, import.meta.url)),
-)
+const sources = ['packages/*', 'node_modules/*', 'package.json'].map((path) => `${clone}${path}`)
 
 const nodeOptions = [
   '--permission',
-  ...sources.map((path) => `--allow-fs-read=${path}/*`),
+  ...sources.map((path) => `--allow-fs-read=${path}`),
   // Beyond that something leaks, and a restart costs open connections only.
   '--max-old-space-size=1024',
   // What passes through lies outside of V8's heap. Young garbage holds on to it: with the usual 16 MB of that, a third of
