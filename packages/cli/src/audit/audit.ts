@@ -34,7 +34,7 @@ export interface PlaceReport {
 
 export interface Report {
   places: PlaceReport[]
-  /** How often the made-up credential went out */
+  /** How many requests took the made-up credential out and were answered */
   sent: number
   /** What could not be looked at */
   notes: string[]
@@ -71,6 +71,7 @@ export async function auditSecrets(options: AuditOptions): Promise<Report> {
     await look('ended')
     const sent = await subject.sent()
     if (!subject.callbacks) notes.add(noCallbacks)
+    if (sent === 0) notes.add(`${options.host} could not be reached: the secrets were used, but no answer came back`)
     return { places: [...reports.values()], sent, notes: [...notes] }
   } finally {
     await subject.close()

@@ -67,7 +67,10 @@ const columns: Columns<PlaceReport> = {
     if (!marker) return 'none planted'
     return missing.length === 0 ? `found, in ${marker.length} forms` : `NOT FOUND: ${missing.join(' ')}`
   },
-  SECRETS: ({ leaks }) => (leaks.length === 0 ? 'not found' : `FOUND ${leaks.length} times`),
+  SECRETS: ({ leaks, things }) => {
+    if (things === 0) return 'not looked for'
+    return leaks.length === 0 ? 'not found' : `FOUND ${leaks.length} times`
+  },
   THINGS: ({ things }) => things,
   SIZE: ({ bytes }) => megabytes(bytes),
   'LOOKED THROUGH': ({ what }) => what,
@@ -79,7 +82,7 @@ function show(report: Report, host: string, output: Context['output']): void {
     for (const { name, form, where } of leaks) output.line(`FOUND: ${name}, as ${form}, in ${where}`)
   }
   for (const note of report.notes) output.note(`! ${note}`)
-  output.note(`The made-up credentials went out to ${host} in ${report.sent} requests.`)
+  output.note(`The made-up credentials went out to ${host} in ${report.sent} requests that were answered.`)
   output.note('Not looked at: the memory of the worker and its egress process, which hold secrets while sessions run.')
 }
 

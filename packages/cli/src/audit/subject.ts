@@ -20,7 +20,7 @@ export interface SubjectOptions {
 export interface LiveSubject extends Subject {
   /** Lets the session end by itself */
   end(): Promise<void>
-  /** How often the made-up credential went out */
+  /** How many requests took the made-up credential out and were answered */
   sent(): Promise<number>
   /** Removes what was made for the audit */
   close(): Promise<void>
@@ -147,7 +147,7 @@ async function end(client: PawsClient, sessionId: string): Promise<void> {
 async function countSent(client: PawsClient, sessionId: string): Promise<number> {
   const params = { path: { sessionId }, query: { limit: 200 } }
   const { data } = await client.http.GET('/v1/sessions/{sessionId}/egress', { params })
-  return data?.requests.filter(({ credential }) => credential).length ?? 0
+  return data?.requests.filter(({ credential, reason }) => credential && !reason).length ?? 0
 }
 
 async function paramsOf(client: PawsClient, plan: Plan): Promise<Record<string, string[]>> {
