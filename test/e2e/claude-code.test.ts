@@ -6,8 +6,7 @@ import { createTestAuthority } from '../fakes/certificates.ts'
 import { type FakeMessages, startFakeMessages } from '../fakes/messages.ts'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
 import { collect, sessionsOf } from '../support/sessions.ts'
-import { provideTemplate } from '../support/templates.ts'
-import { startTestWorker, type TestWorker } from '../support/worker.ts'
+import { provideTemplate, startTestWorker, type TestWorker } from '../support/worker.ts'
 
 /** The real client, in a snapshot of our own, against a stand-in for the API that lets nobody in but with this key. */
 const apiKey = 'sk-ant-api03-the-real-key-of-this-test_0123456789-abcdefghijklmnop'

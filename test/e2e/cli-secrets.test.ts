@@ -15,12 +15,7 @@ let plane: TestControlPlane
 let worker: string
 beforeAll(async () => {
   plane = await startTestControlPlane()
-  const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-  const enrolled = await plane.call<{ credential: string }>('POST', '/worker/enrol', {
-    key: body.token,
-    body: { name: 'by-hand', state: workerState },
-  })
-  worker = enrolled.body.credential
+  worker = (await plane.enrolWorker(workerState)).credential
   const digest = `sha256:${'a'.repeat(64)}`
   await sql`insert into snapshots (id, version, digest, size_bytes) values ('minimal', 1, ${digest}, 1)`.execute(
     plane.services.db,

@@ -20,12 +20,7 @@ let credential: string
 beforeAll(async () => {
   plane = await startTestControlPlane()
   home = await mkdtemp(join(tmpdir(), 'paws-cli-'))
-  const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-  const enrolled = await plane.call<{ credential: string }>('POST', '/worker/enrol', {
-    key: body.token,
-    body: { name: 'by-hand', state },
-  })
-  credential = enrolled.body.credential
+  credential = (await plane.enrolWorker(state)).credential
   // The command line cares for none of a snapshot's bytes.
   await sql`insert into snapshots (id, version, digest, size_bytes) values ('minimal', 1, ${`sha256:${'a'.repeat(64)}`}, 1)`.execute(
     plane.services.db,

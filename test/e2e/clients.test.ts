@@ -9,8 +9,7 @@ import { type FakeIndex, startFakeIndex } from '../fakes/pypi.ts'
 import { openUpstream, type Upstream } from '../fakes/upstream.ts'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
 import { sessionsOf } from '../support/sessions.ts'
-import { provideTemplate } from '../support/templates.ts'
-import { provideMinimal, startTestWorker, type TestWorker } from '../support/worker.ts'
+import { provideMinimal, provideTemplate, startTestWorker, type TestWorker } from '../support/worker.ts'
 
 /** Programs that people use, as they are: none of them is told of the proxy. */
 const host = 'service.example.test'

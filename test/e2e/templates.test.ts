@@ -2,8 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startTestControlPlane, type TestControlPlane } from '../support/control-plane.ts'
 import { collect, sessionsOf } from '../support/sessions.ts'
-import { provideTemplate } from '../support/templates.ts'
-import { startTestWorker, type TestWorker } from '../support/worker.ts'
+import { provideTemplate, startTestWorker, type TestWorker } from '../support/worker.ts'
 
 /** Setups fetch packages over the network; on a busy machine that and making an image take minutes. */
 const slowMs = 15 * 60_000

@@ -29,6 +29,12 @@ export interface CallOptions {
   headers?: Record<string, string>
 }
 
+export interface PlayedWorker {
+  workerId: string
+  name: string
+  credential: string
+}
+
 export interface TestControlPlane {
   url: string
   /** First key of the operator's organization */
@@ -38,6 +44,8 @@ export interface TestControlPlane {
   database: TestDatabase
   /** One call; a JSON answer is parsed */
   call<T = ErrorAnswer>(method: string, path: string, options?: CallOptions): Promise<Answer<T>>
+  /** A worker that the test plays: what it says of itself, as the contract has it */
+  enrolWorker(state: object, name?: string): Promise<PlayedWorker>
   /** A second organization with a key of its own */
   otherOrganization(): Promise<{ orgId: string; key: string }>
   close(): Promise<void>
@@ -85,6 +93,11 @@ export async function startTestControlPlane(options: TestControlPlaneOptions = {
     services: controlPlane.services,
     database,
     call,
+    async enrolWorker(state, name = 'by-hand') {
+      const token = await call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
+      const body = { name, state }
+      return (await call<PlayedWorker>('POST', '/worker/enrol', { key: token.body.token, body })).body
+    },
     async otherOrganization() {
       const made = await call<{ id: string; apiKey: { key: string } }>('POST', '/v1/orgs', {
         body: { name: 'Another' },

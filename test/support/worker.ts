@@ -7,8 +7,8 @@ import { readConfig } from '../../packages/worker/src/config.ts'
 import { openLink } from '../../packages/worker/src/link/client.ts'
 import { startWorker, type Worker } from '../../packages/worker/src/main.ts'
 import { guestBinary, slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-program.ts'
-import { uploadSnapshot } from '../../packages/worker/src/snapshots/index.ts'
-import { minimalImage } from '../../packages/worker/src/snapshots/testing/minimal-image.ts'
+import { type HeldSnapshot, uploadSnapshot } from '../../packages/worker/src/snapshots/index.ts'
+import { templateImage } from '../../packages/worker/src/snapshots/testing/template-image.ts'
 import type { TestControlPlane } from './control-plane.ts'
 import { sessionsOf } from './sessions.ts'
 
@@ -60,12 +60,12 @@ export async function startTestWorker(plane: TestControlPlane, options: TestWork
 }
 
 /**
- * Gives the control plane the snapshot `minimal`, as a build would, without building it again for each test, and lets
- * the worker unpack it: on a busy machine that takes longer than a test waits for its session.
+ * Gives the control plane a built-in snapshot, as a build would, without building it again for each test, and lets the
+ * worker unpack it: on a busy machine that takes longer than a test waits for its session.
  */
-export async function provideMinimal(plane: TestControlPlane, worker: TestWorker): Promise<void> {
+export async function provideTemplate(plane: TestControlPlane, worker: TestWorker, id: string): Promise<HeldSnapshot> {
   const { url, services } = plane
-  const held = await minimalImage()
+  const held = await templateImage(id)
   const link = openLink({ url: new URL(url), credential: worker.identity.credential })
   try {
     await uploadSnapshot(held, putFile(link, new AbortController().signal))
@@ -74,12 +74,15 @@ export async function provideMinimal(plane: TestControlPlane, worker: TestWorker
   }
   const { sizeBytes } = held.manifest.files['rootfs.squashfs']
   const { digest } = held
-  const build = { snapshotId: 'minimal', template: 'minimal', digest, status: 'ready', completedAt: new Date() }
+  const build = { snapshotId: id, template: id, digest, status: 'ready', completedAt: new Date() }
   await services.db
     .insertInto('builds')
     .values({ jobId: `build-${digest.slice(-12)}`, ...build })
     .execute()
-  await services.db.insertInto('snapshots').values({ id: 'minimal', version: 1, digest, sizeBytes }).execute()
+  await services.db.insertInto('snapshots').values({ id, version: 1, digest, sizeBytes }).execute()
   const { start, ended } = sessionsOf(plane)
-  await ended(await start('true'), 120_000)
+  await ended(await start('true', { snapshot: id }), 300_000)
+  return held
 }
+
+export const provideMinimal = (plane: TestControlPlane, worker: TestWorker) => provideTemplate(plane, worker, 'minimal')

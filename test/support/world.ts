@@ -1,4 +1,4 @@
-import { callApi, startTestControlPlane, type TestControlPlane, type TestControlPlaneOptions } from './control-plane.ts'
+import { startTestControlPlane, type TestControlPlane, type TestControlPlaneOptions } from './control-plane.ts'
 
 /** A control plane with one of everything, all of it the first organization's, and a second organization beside it. */
 export interface World {
@@ -31,14 +31,8 @@ export async function openWorld(options: TestControlPlaneOptions = {}): Promise<
     const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
     return body.token
   }
-  async function enrol(name: string) {
-    const body = { name, state: workerState }
-    const key = await enrolmentToken()
-    const made = await callApi<{ name: string; credential: string }>(`${plane.url}/worker/enrol`, 'POST', { key, body })
-    return made.body
-  }
-  const worker = await enrol('caller')
-  const spare = await enrol('spare')
+  const worker = await plane.enrolWorker(workerState, 'caller')
+  const spare = await plane.enrolWorker(workerState, 'spare')
 
   const digest = `sha256:${'a'.repeat(64)}`
   const shared = { version: 1, digest, sizeBytes: 1 }

@@ -57,7 +57,7 @@ export interface Config {
   queueLimit: number
   /** Ranges that callbacks may go to although they aren't public */
   deliveryAllow: string[]
-  /** File of certificates trusted for callbacks beside the system's */
+  /** File of certificates trusted for callbacks beside those that Node brings */
   extraCaFile: string | undefined
   /** A folder, or `s3://bucket/prefix?endpoint=…` */
   blobs: string

@@ -17,7 +17,7 @@ export type Resolve = (name: string) => Promise<{ address: string; family: numbe
 export interface PosterOptions {
   /** Ranges that callbacks may go to although they aren't public, by plain http as well */
   allow: string[]
-  /** File of certificates trusted beside the system's */
+  /** File of certificates trusted beside those that Node brings */
   extraCaFile?: string | undefined
   /** Instead of the system's resolver */
   resolve?: Resolve

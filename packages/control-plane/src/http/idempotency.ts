@@ -115,7 +115,7 @@ async function replay(services: Services, request: IdempotentRequest, digest: Bu
     })
   }
   const again = async () => (await readKept(db, request))?.sealedAnswer
-  const opened = await vault.open(db, request.caller.orgId, context(request), row.sealedAnswer, again)
+  const opened = await vault.open(db, request.caller.orgId, contextOf(request), row.sealedAnswer, again)
   const kept = JSON.parse(opened.toString()) as Kept
   if ('error' in kept) {
     const { code, message, details } = kept.error
@@ -149,7 +149,7 @@ async function settleError(services: Services, request: IdempotentRequest, taken
 async function keep(services: Services, request: IdempotentRequest, taken: string, kept: Kept): Promise<void> {
   const { db, vault } = services
   await db.transaction().execute(async (trx) => {
-    const sealed = await vault.seal(trx, request.caller.orgId, context(request), Buffer.from(JSON.stringify(kept)))
+    const sealed = await vault.seal(trx, request.caller.orgId, contextOf(request), Buffer.from(JSON.stringify(kept)))
     await trx
       .updateTable('idempotencyKeys')
       .set({ status: kept.status, sealedAnswer: sealed })
@@ -171,12 +171,13 @@ async function release(services: Services, request: IdempotentRequest, taken: st
     .execute()
 }
 
-const context = ({ caller, operation, key }: IdempotentRequest) =>
-  `idempotency_keys\0${caller.keyId}\0${operation}\0${key}`
+const context = (apiKeyId: string, operation: string, key: string) =>
+  `idempotency_keys\0${apiKeyId}\0${operation}\0${key}`
+const contextOf = ({ caller, operation, key }: IdempotentRequest) => context(caller.keyId, operation, key)
 
 export const sealedAnswers: SealedColumn = {
   table: 'idempotencyKeys',
   column: 'sealedAnswer',
   key: ['apiKeyId', 'operation', 'key'],
-  context: ({ apiKeyId, operation, key }) => `idempotency_keys\0${apiKeyId}\0${operation}\0${key}`,
+  context: ({ apiKeyId = '', operation = '', key = '' }) => context(apiKeyId, operation, key),
 }

@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startTestControlPlane, type TestControlPlane } from '../../../../test/support/control-plane.ts'
-import { addSnapshot, addWorker, request } from '../testing/fleet.ts'
+import { addSnapshot, addWorker, request, workerState } from '../testing/fleet.ts'
 import { sealedColumns } from './sealed-columns.ts'
 
 let plane: TestControlPlane
@@ -44,14 +44,9 @@ test('replaced through the API, a data key leaves every sealed thing readable', 
   const replayed = await plane.call('POST', '/v1/sessions', { body, headers })
   expect(replayed.headers.get('idempotent-replayed')).toBe('true')
   expect(replayed.body).toEqual(session.body)
-  const { body: token } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-  const state = { version: '0', isolation: 'process', limitations: [], maxSessions: 5, snapshots: [] }
-  const enrolled = await plane.call<{ credential: string }>('POST', '/worker/enrol', {
-    key: token.token,
-    body: { name: 'w', state: { ...state, resources: { vcpus: 4, memoryMB: 8192, diskMB: 100_000 } } },
-  })
+  const { credential } = await plane.enrolWorker(workerState())
   const claimed = await plane.call('POST', '/worker/claim', {
-    key: enrolled.body.credential,
+    key: credential,
     body: { sessions: 1, builds: 0, waitMs: 0 },
   })
   expect(claimed.body).toMatchObject({

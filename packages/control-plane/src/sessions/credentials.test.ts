@@ -10,12 +10,7 @@ let worker: string
 beforeAll(async () => {
   plane = await startTestControlPlane()
   await addSnapshot(plane.database.db)
-  const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-  const enrolled = await plane.call<{ credential: string }>('POST', '/worker/enrol', {
-    key: body.token,
-    body: { name: 'worker-1', state: workerState() },
-  })
-  worker = enrolled.body.credential
+  worker = (await plane.enrolWorker(workerState())).credential
   await plane.call('PUT', '/v1/secrets/TOKEN', { body: { value: 'stored-value' } })
 })
 afterAll(() => plane.close())

@@ -46,12 +46,7 @@ test('without any worker nothing could ever run it', async () => {
     message: 'No worker is enrolled that could run it: make a token and join one.',
     retryAfter: '60',
   })
-  const { body } = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-  const enrolled = await plane.call<{ credential: string }>('POST', '/worker/enrol', {
-    key: body.token,
-    body: { name: 'worker-1', state: workerState() },
-  })
-  worker = enrolled.body.credential
+  worker = (await plane.enrolWorker(workerState(), 'worker-1')).credential
 })
 
 test('what no worker could ever run is refused with the reason', async () => {

@@ -114,6 +114,8 @@ test("a worker gets no file of an organization's own snapshot unless it runs a s
   expect(await getSnapshot()).toMatchObject({ status: 'missing' })
   await sql`
     insert into sessions (id, org_id, status, snapshot_id, script, env, vcpus, memory_mb, disk_mb, timeout_ms, worker_id)
-    values (gen_random_uuid(), ${orgId}, 'running', 'minimal', '', '{}', 1, 256, 256, 1000, ${worker.id})`.execute(db)
+    values (gen_random_uuid(), ${orgId}, 'running', 'minimal', '', '{}', 1, 256, 256, 1000, ${worker.workerId})`.execute(
+    db,
+  )
   expect((await ask('GET', path)).status).toBe(200)
 })

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto'
 import { sql } from 'kysely'
 import type { Database, Transaction } from '../database/index.ts'
 import type { MasterKeys } from './master-keys.ts'
-import { dataKeyIdentity } from './rewrap.ts'
 
 export interface DataKey {
   version: number
@@ -17,6 +16,9 @@ export interface DataKeys {
   add(trx: Transaction, orgId: string): Promise<number>
   find(db: Database, orgId: string, version: number): Promise<Buffer | undefined>
 }
+
+/** What a data key is bound to when it is wrapped. */
+export const dataKeyIdentity = (orgId: string, version: number) => `data-key\0${orgId}\0${version}`
 
 /** Most data keys that are kept open in memory. */
 const cacheSize = 10_000

@@ -1,8 +1,7 @@
 import type { Transaction } from '../database/index.ts'
+import { dataKeyIdentity } from './data-keys.ts'
 import type { MasterKeys } from './master-keys.ts'
 import { serverKeyIdentity } from './server-keys.ts'
-
-export const dataKeyIdentity = (orgId: string, version: number) => `data-key\0${orgId}\0${version}`
 
 /**
  * Wraps with the first master key whatever another one has wrapped.

@@ -5,7 +5,7 @@ import { openDataKeys } from './data-keys.ts'
 import { keyIdOf, openWith, sealWith, UnreadableError } from './envelope.ts'
 import { useMasterKeys } from './master-keys.ts'
 import { rewrap } from './rewrap.ts'
-import { type Rotation, rotate, type SealedColumn } from './rotate.ts'
+import { type Rotation, rotateDataKey, type SealedColumn } from './rotate-data-key.ts'
 import { type DigestPurpose, makeDigestKeys, readDigestKeys } from './server-keys.ts'
 
 /** Seals and opens secrets, each organization's under a data key of its own, wrapped by the master key. */
@@ -81,6 +81,6 @@ export async function openVault(db: Database, keys: Buffer[], onRewrapped?: (cou
         .update(bytes)
         .digest()
     },
-    rotateDataKey: (db, orgId, columns) => rotate(db, orgId, columns, dataKeys),
+    rotateDataKey: (db, orgId, columns) => rotateDataKey(db, orgId, columns, dataKeys),
   }
 }

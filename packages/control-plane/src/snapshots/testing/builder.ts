@@ -48,14 +48,7 @@ export function imageFor({ snapshotId, template, config, base }: Claim): Image {
 export async function openBuilder() {
   const plane = await startTestControlPlane()
 
-  async function enrol(name: string) {
-    const token = await plane.call<{ token: string }>('POST', '/v1/fleet/enrolment-tokens', { body: {} })
-    const { body } = await plane.call<{ workerId: string; name: string; credential: string }>('POST', '/worker/enrol', {
-      key: token.body.token,
-      body: { name, state: state() },
-    })
-    return { id: body.workerId, name: body.name, credential: body.credential }
-  }
+  const enrol = (name: string) => plane.enrolWorker(state(), name)
   const worker = await enrol('builder')
 
   const ask = <T = ErrorAnswer>(method: string, path: string, body?: unknown, key: string = worker.credential) =>

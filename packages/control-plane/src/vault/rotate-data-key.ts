@@ -37,7 +37,7 @@ const lockId = 7_209_117
  *
  * Deadlocks can't come of it, as everybody locks data keys before rows that hold sealed bytes.
  */
-export async function rotate(
+export async function rotateDataKey(
   db: Database,
   orgId: string,
   columns: readonly SealedColumn[],
