@@ -202,7 +202,14 @@ module.exports = {
       comment: 'A driver makes sandboxes and does not care who asked for them.',
       severity: 'error',
       from: { path: `${worker}sandbox/`, pathNot: testCode },
-      to: { path: `${worker}(link|snapshots|egress)/|${worker}main\\.ts$` },
+      to: { path: `${worker}(link|snapshots|egress|sessions|builds)/|${worker}main\\.ts$` },
+    },
+    {
+      name: 'worker-makers-know-no-work',
+      comment: 'What makes images and ways out is told what to make, and does not care for whom.',
+      severity: 'error',
+      from: { path: `${worker}(snapshots|egress|machine)/`, pathNot: `${worker}egress/proxy/|${testCode}` },
+      to: { path: `${worker}(link|sessions|builds)/|${worker}main\\.ts$` },
     },
     {
       name: 'worker-proxy-stands-alone',
