@@ -17,10 +17,13 @@ const examples: Record<string, { stdout: RegExp; stderr?: RegExp }> = {
   '02-result.sh': { stdout: /^\{"sorted":\[1,2,3\]\}\n$/ },
   '03-inside.sh': { stdout: /^a\nb\n[0-9a-f-]{36} cancelled\n$/ },
   '04-limits.sh': { stdout: /^the disk is full\nexit code 124\n$/, stderr: /ran past its 3 s/ },
-  '05-network.sh': { stdout: /^lo +UNKNOWN [^\n]+\nno way out\n$/ },
+  '05-network.sh': { stdout: /^lo +UNKNOWN [^\n]+\nno way out\nthe registry answers\n$/ },
   '06-keys.sh': {
     stdout: /^1\nkey_[0-9a-f]+ is revoked\.\nexit code 1\n$/,
     stderr: /lacks the scope "sessions:write"[\s\S]*not valid: it is unknown, revoked or expired/,
+  },
+  '07-secret.sh': {
+    stdout: /^EXAMPLE is stored\.\n\d+ characters\nnothing found\nEXAMPLE is deleted\. [^\n]+\n$/,
   },
 }
 

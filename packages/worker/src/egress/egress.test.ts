@@ -172,7 +172,7 @@ test('the egress process has no privileges, no environment and no way to others'
   expect(['CapEff', 'CapPrm', 'CapInh', 'NoNewPrivs'].map(field)).toEqual([none, none, none, '1'])
   if (process.getuid?.() === 0) expect(field('CapBnd')).toBe(none)
   const names = (await read('environ')).split('\0').map((line) => line.split('=')[0])
-  expect(names.filter((name) => name && !name.startsWith('NODE_CHANNEL'))).toEqual(['PATH'])
+  expect(names.filter((name) => name && !name.startsWith('NODE_CHANNEL'))).toEqual(['PATH', 'UV_THREADPOOL_SIZE'])
   expect(await read('cmdline')).toContain('--permission')
   expect(await read('cmdline')).not.toContain(key)
 })

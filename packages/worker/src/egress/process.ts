@@ -123,7 +123,8 @@ function spawnProgram(): ChildProcess {
       ...nodeOptions,
     ],
     cwd: '/',
-    env: { PATH: '/usr/bin:/bin' },
+    // Names are looked up on these threads, and one that hangs holds its thread for long.
+    env: { PATH: '/usr/bin:/bin', UV_THREADPOOL_SIZE: '32' },
     detached: true,
     serialization: 'advanced',
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import type { SlotCredential } from '../messages.ts'
 import { compileRules, isAmbiguous, plainName } from './policy.ts'
+import { scrubText } from './scrub/index.ts'
 
 const credential = (rest: Partial<SlotCredential> = {}): SlotCredential => ({
   headers: { 'x-key': 'secret-value' },
@@ -105,3 +106,9 @@ test.each([
 test.each(['/', '/a/b', '/a.b/c..d', '/...', '/a%20b', '/.well-known/x', '/a;b=c'])('%s has one reading', (path) =>
   expect(isAmbiguous(path)).toBe(false),
 )
+
+test('what is set beside a key is not searched for, the key is', () => {
+  const headers = { 'x-api-key': 'sk-ant-0123456789', 'Anthropic-Version': '2023-06-01' }
+  const { secrets } = rulesOf([], { 'api.example.com': credential({ headers }) })
+  expect(scrubText(secrets, 'on 2023-06-01 sk-ant-0123456789 was made')).toBe('on 2023-06-01 *** was made')
+})

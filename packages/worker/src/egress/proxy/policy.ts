@@ -64,8 +64,19 @@ function wildcardHost(wildcards: Map<string, Host>, name: string): Host | undefi
   return undefined
 }
 
+/**
+ * Set beside a key, as a version or a format, and no secret: searched for, such a value would be torn out of every answer
+ * that happens to have it, a date for instance.
+ */
+const tellsNothing = new Set(
+  (
+    'accept accept-language content-type user-agent referer origin anthropic-version anthropic-beta openai-beta ' +
+    'x-github-api-version notion-version stripe-version x-ms-version'
+  ).split(' '),
+)
+
 const valuesOf = ({ headers, placeholders }: SlotCredential) => [
-  ...Object.values(headers),
+  ...Object.entries(headers).flatMap(([name, value]) => (tellsNothing.has(name.toLowerCase()) ? [] : [value])),
   ...placeholders.map(({ value }) => value),
 ]
 
