@@ -6,7 +6,11 @@
  * - sandbox: the isolated place a session runs in; a driver makes it
  * - driver: a kind of isolation (process, qemu, firecracker)
  * - egress: what leaves a sandbox, and the one way it can
+ * - credential: what is added to a session's requests to one host; its value, given or a stored secret, stays outside
+ * - placeholder: a made-up value inside that becomes the real one on the way to a host
+ * - preset: a name for the hosts that the worker's machine gets packages from
  * - snapshot: an immutable image that sandboxes start from; a template is one that ships with paws
+ * - config: how a snapshot of an organization's own is built
  * - worker: a machine that runs sandboxes; the fleet is all of them
  * - claim: a worker's taking of a pending session; lease: how long that holds; fence: the number that tells claims apart
  * - finish: the one report that settles a session
