@@ -213,7 +213,8 @@ module.exports = {
     },
     {
       name: 'worker-proxy-stands-alone',
-      comment: 'The process that handles hostile bytes and holds secrets knows the messages it gets, and no part of the worker.',
+      comment:
+        'The process that handles hostile bytes and holds secrets knows the messages it gets, and no part of the worker.',
       severity: 'error',
       from: { path: `${worker}egress/proxy/`, pathNot: testCode },
       to: { path: worker, pathNot: `${worker}egress/(proxy/|messages\\.ts$)` },

@@ -1,13 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { EgressRecord } from '@paws/api'
 import type { Logger } from 'pino'
-import type { NetworkNamespaces, Outlet, Outlets, RecordSink } from '../sandbox/outlet.ts'
-import { type Authority, createAuthority } from './authority.ts'
-import { closeAll, openListeners } from './listeners.ts'
-import type { Configure, FromEgress, SlotRules } from './messages.ts'
+import type { Outlet, Outlets } from '../sandbox/outlet.ts'
+import { createAuthority } from './authority.ts'
+import type { Configure, FromEgress } from './messages.ts'
 import { openPresets } from './presets.ts'
 import { EgressEnded, type EgressProcess } from './process.ts'
 import { resolveRules } from './rules.ts'
+import { createSlot, endSlot, keepRecords, type Slot, sendRules, serveSlot } from './slot.ts'
 import { openSupervisor } from './supervisor.ts'
 import { readTrust } from './trust.ts'
 
@@ -33,23 +31,6 @@ export interface Egress extends Outlets {
 
 /** How many slots are handed to a new process at once: each takes a helper. */
 const atOnce = 4
-/** How long the process may take to say the last records of a slot that closes. */
-const farewellMs = 2_000
-
-/** All that is known of a slot; enough to hand it to another process. */
-interface Slot {
-  network: NetworkNamespaces
-  authority: Promise<Authority>
-  rules?: SlotRules
-  sink?: RecordSink
-  /** Addresses by name */
-  pins: Map<string, string>
-  /** Which process has its listeners */
-  servedBy?: EgressProcess
-  closed: boolean
-  /** Resolves when the records that came have been kept */
-  kept: Promise<void>
-}
 
 /**
  * Starts the egress process and keeps one running. When it dies, the next one gets new listeners in every live network
@@ -59,7 +40,6 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
   const { slotHelper, log, resolve = [], nameServers = [], extraCa = [], measure } = options
   const slots = new Map<string, Slot>()
   const presetOf = openPresets()
-  let requests = 0
   const configure: Configure = { type: 'configure', resolve, nameServers, ...readTrust(extraCa), measure }
   const supervisor = await openSupervisor({ configure, onMessage, handOver, log })
 
@@ -69,59 +49,16 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
       if (!(error instanceof EgressEnded)) log.error({ err: error }, 'A sandbox has no way out any more')
     }
     const some = async () => {
-      for (let slot = waiting.pop(); slot; slot = waiting.pop()) await serve(to, slot).catch(failed)
+      for (let slot = waiting.pop(); slot; slot = waiting.pop()) await serveSlot(to, slot, slotHelper).catch(failed)
     }
     await Promise.all(Array.from({ length: atOnce }, some))
-  }
-
-  /** Has a process serve a slot as it is. */
-  async function serve(child: EgressProcess, slot: Slot) {
-    const { name } = slot.network
-    // The descriptors of a closed one may name something else by now.
-    if (slot.closed) return
-    const listeners = await openListeners(slotHelper, slot.network)
-    if (child.dead || slot.closed) {
-      closeAll(listeners)
-      return
-    }
-    slot.servedBy = child
-    const listening = listeners.map(({ what, handle }) => {
-      const answer = child.answer((m) => m.type === 'listening' && m.slot === name && m.what === what)
-      child.send({ type: 'listen', slot: name, what }, handle)
-      return answer
-    })
-    await Promise.all(listening)
-    await sendRules(child, slot)
-  }
-
-  async function sendRules(child: EgressProcess, slot: Slot) {
-    const { network, pins } = slot
-    const { certificate, key } = await slot.authority
-    // A closed one has none, and the process has forgotten it.
-    const { rules } = slot
-    if (!rules) return
-    const request = ++requests
-    const answer = child.answer((m) => m.type === 'allowed' && m.slot === network.name && m.request === request)
-    child.send({
-      ...{ type: 'allow', slot: network.name, request, rules, authority: { certificate, key } },
-      pins: [...pins].map(([host, address]) => ({ name: host, address })),
-    })
-    await answer
   }
 
   function onMessage(message: FromEgress, from: EgressProcess) {
     if (message.type === 'ready') return
     const slot = slots.get(message.slot)
     if (message.type === 'pinned') slot?.pins.set(message.name, message.address)
-    if (message.type === 'records' && slot) keep(slot, message.records, from)
-  }
-
-  function keep(slot: Slot, records: EgressRecord[], from: EgressProcess) {
-    slot.kept = slot.kept.then(async () => {
-      // Until there are rules, nobody has asked for records.
-      await slot.sink?.(records)
-      from.send({ type: 'recorded', slot: slot.network.name, count: records.length })
-    })
+    if (message.type === 'records' && slot) keepRecords(slot, message.records, from)
   }
 
   function outletOf(slot: Slot): Outlet {
@@ -139,24 +76,15 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
         return { certificate, env: resolved.env }
       },
       close() {
-        closed ??= endSlot(slot)
+        closed ??= end(slot)
         return closed
       },
     }
   }
 
-  async function endSlot(slot: Slot) {
-    const { name } = slot.network
-    slot.closed = true
-    slot.rules = undefined
-    const child = slot.servedBy
-    if (child && !child.dead) {
-      const answer = child.answer((m) => m.type === 'closed' && m.slot === name)
-      child.send({ type: 'close', slot: name })
-      // One that dies has nothing more to say.
-      await Promise.race([answer.catch(() => undefined), sleep(farewellMs, undefined, { ref: false })])
-    }
-    slots.delete(name)
+  async function end(slot: Slot) {
+    await endSlot(slot)
+    slots.delete(slot.network.name)
     await slot.kept
   }
 
@@ -165,15 +93,12 @@ export async function openEgress(options: EgressOptions): Promise<Egress> {
       return supervisor.running.pid
     },
     async open(network) {
-      const authority = createAuthority()
-      // Awaited below, unless the listeners can't be opened.
-      authority.catch(() => undefined)
-      const slot: Slot = { network, authority, pins: new Map(), closed: false, kept: Promise.resolve() }
+      const slot = createSlot(network)
       await supervisor.ask(async (child) => {
-        await serve(child, slot)
+        await serveSlot(child, slot, slotHelper)
         if (!child.dead) slots.set(network.name, slot)
       })
-      await authority
+      await slot.authority
       return outletOf(slot)
     },
     close: supervisor.close,
