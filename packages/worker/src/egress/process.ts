@@ -52,12 +52,17 @@ export interface ProcessOptions {
 export function startProcess({ configure, onMessage, log }: ProcessOptions): EgressProcess {
   const child = spawnProgram()
   const awaited = new Set<{ isIt: (message: FromEgress) => boolean; resolve: () => void; reject: (e: Error) => void }>()
+  /** Our copies of sockets that are on their way: Node sends one at a time, and forgets the others with the process */
+  const underWay = new Set<Handle>()
   let dead = false
   const ended = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message))
     child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`))
   }).then((why) => {
     dead = true
+    // As long as one is open nobody else can listen in its place.
+    for (const handle of underWay) handle.close()
+    underWay.clear()
     for (const { reject } of awaited) reject(new EgressEnded(`The egress process ended: ${why}`))
     awaited.clear()
     return why
@@ -83,7 +88,11 @@ export function startProcess({ configure, onMessage, log }: ProcessOptions): Egr
     ended,
     send(message, handle) {
       // That it could not be sent shows by its end.
-      const sent = () => handle?.close()
+      const sent = () => {
+        if (handle) underWay.delete(handle)
+        handle?.close()
+      }
+      if (handle) underWay.add(handle)
       if (dead || !child.connected) sent()
       else child.send(message, handle as SendHandle | undefined, sent)
     },
