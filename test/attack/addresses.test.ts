@@ -109,6 +109,8 @@ describe.each(Object.entries(drivers))('%s: addresses', { timeout: 30_000 }, (_,
     await refusal('mixed.test')
     world.nameServer.set('mixed.test', [innerAddress, somewherePublic])
     await refusal('mixed.test')
+    world.nameServer.set('mixed.test', [somewherePublic, `::ffff:${innerAddress}`])
+    expect(await refusal('mixed.test')).toEqual([403, 'address-not-public'])
     world.nameServer.set('mixed.test', [innerAddress, '::1'])
     expect(await refusal('mixed.test')).toEqual([403, 'address-not-public'])
     expect(inner.connections).toBe(0)

@@ -216,6 +216,39 @@ describe.each(Object.entries(drivers))('%s: TLS', { timeout: 30_000 }, (_, drive
       expect(world.upstream.requests).toEqual([])
     })
 
+    test.each(['TLSv1.2', 'TLSv1.3'] as const)(
+      '%s: a session is not resumed, neither here nor elsewhere',
+      async (version) => {
+        const { certificate: ca } = box().inlay
+        let isReused = false
+        const open = async (host: string, session?: Buffer) => {
+          const socket = await box().dial(await box().address(host), 443)
+          // Always the name that it was made for: a resumed handshake would ask for no certificate.
+          const named = { servername: 'allowed.test', minVersion: version, maxVersion: version }
+          const tls = connectTls({ socket, ca, session, ...named })
+          return tls.once('secureConnect', () => {
+            isReused ||= tls.isSessionReused()
+          })
+        }
+        const first = await open('allowed.test')
+        let session: Buffer | undefined
+        first.on('session', (ticket: Buffer) => {
+          session = ticket
+        })
+        await converse(first, [get('allowed.test')], 1)
+        // A client that tries is served all the same.
+        expect((await converse(await open('allowed.test', session), [get('allowed.test')], 1)).replies).toHaveLength(1)
+
+        world.upstream.forget()
+        const before = box().records.length
+        expect((await converse(await open('second.test', session), [get('allowed.test')], 1)).replies).toEqual([])
+        await expect
+          .poll(() => box().records.slice(before), { interval: 10 })
+          .toContainEqual(expect.objectContaining({ reason: 'sni-address-mismatch', host: 'allowed.test' }))
+        expect([world.upstream.requests, isReused]).toEqual([[], false])
+      },
+    )
+
     test('TLS on port 80 is no request', async () => {
       const socket = await box().dial(await box().address('allowed.test'), 80)
       const { replies, closed } = await converse(socket, [(await clientHello('allowed.test')).toString('latin1')], 1)

@@ -1,3 +1,4 @@
+import { constants } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
 import type { EgressReason } from '@paws/api'
@@ -28,6 +29,8 @@ export function createTerminator({ leaves, nameOf, secured, refused }: Terminati
   const server: Server = createServer({
     ALPNProtocols: ['h2', 'http/1.1'],
     handshakeTimeout: HANDSHAKE_MS,
+    // No handshake is resumed: it would ask for no certificate, and TLS 1.2 would not tell the name again.
+    secureOptions: constants.SSL_OP_NO_TICKET,
     // Node calls this on the connection's own socket, which alone knows what was dialled.
     SNICallback: function (this: unknown, serverName, callback) {
       const name = nameOf(dialled(this as Socket))
@@ -41,7 +44,7 @@ export function createTerminator({ leaves, nameOf, secured, refused }: Terminati
   server.on('secureConnection', (socket) => {
     const address = dialled(socket)
     const name = nameOf(address)
-    // Asked again: a resumed handshake asks for no certificate.
+    // Asked again, whatever made OpenSSL content.
     if (name !== undefined && plainName(String(socket.servername)) === name) return secured(socket, address, name)
     refused('sni-address-mismatch', String(socket.servername))
     socket.destroy()
