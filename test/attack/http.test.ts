@@ -130,12 +130,15 @@ describe.each(Object.entries(drivers))('%s: HTTP/1.1', { timeout: 30_000 }, (_, 
       )
   }
 
+  const targets = () => world.upstream.requests.map(({ target }) => target).sort()
+
   const ports = [443, 80] as const
   test.each(ports)('two requests on one connection to the host itself are both answered (%i)', async (port) => {
     const bytes = `${head('GET /a HTTP/1.1', own)}${head('GET /b HTTP/1.1', own)}`
     const { replies } = await box().send('allowed.test', bytes, { port, answers: 2 })
     expect(replies.map(({ status }) => status)).toEqual([200, 200])
-    expect(world.upstream.requests.map(({ target }) => target)).toEqual(['/a', '/b'])
+    // Each goes its own way from here.
+    expect(targets()).toEqual(['/a', '/b'])
   })
 
   describe.each(ports)('on port %i', (port) => {
@@ -158,7 +161,7 @@ describe.each(Object.entries(drivers))('%s: HTTP/1.1', { timeout: 30_000 }, (_, 
       const { replies } = await box().send('allowed.test', bytes.join(''), { port, answers: 4 })
       const statuses = replies.map(({ status }) => status)
       expect(statuses.slice(0, 2)).toEqual([200, 421])
-      expect(world.upstream.requests.map(({ target }) => target)).toEqual(statuses.length > 2 ? ['/0', '/3'] : ['/0'])
+      expect(targets()).toEqual(statuses.length > 2 ? ['/0', '/3'] : ['/0'])
       const reason = port === 443 ? 'sni-host-mismatch' : 'host-address-mismatch'
       await box().recorded({ decision: 'refused', reason, host: 'evil.test', port })
     })

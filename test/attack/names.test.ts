@@ -116,6 +116,26 @@ describe.each(Object.entries(drivers))('%s: names', { timeout: 30_000 }, (_, dri
     expect(world.upstream.requests).toEqual([])
   })
 
+  test.each([
+    ['a space', 'a b'],
+    ['a NUL', 'a\0b'],
+    ['a line break', 'a\r\nb'],
+    ['a colon', 'evil.test:443'],
+    ['an at sign', 'evil@b'],
+    ['a slash', 'evil/b'],
+    ['a percent sign', '%61'],
+    ['an asterisk', '*'],
+    ['a hyphen before it', '-a'],
+    ['a hyphen after it', 'a-'],
+    ['bytes that are no letters', '\xff\xfe'],
+    ['another script', 'аpi'],
+  ])('%s in a label is not what a wildcard stands for', async (_, label) => {
+    const { answers } = await box().ask(`${label}.wild.test`)
+    expect(answers).toEqual([])
+    await box().recorded({ decision: 'refused', reason: 'name-not-allowed', port: 53 })
+    expect(world.nameServer.asked).toEqual([])
+  })
+
   test('a name with a port of another service is not the name with the usual one', async () => {
     for (const [port, secure] of [
       ['22', true],
