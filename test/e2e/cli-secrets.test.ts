@@ -37,11 +37,11 @@ const asWorker = (path: string, body: object) => plane.call('POST', `/worker/${p
 test('a secret comes through stdin, is listed without its value, and goes', async () => {
   expect(await paws(['secrets', 'set', 'KEY'], { stdin: 'the-secret-value\n' })).toEqual({
     stdout: 'KEY is stored.\n',
-    stderr: '',
+    stderr: 'Sessions may name it for any host: --host binds it to those that need it.\n',
     code: 0,
   })
   const listed = await paws(['secrets'])
-  expect(listed.stdout).toMatch(/^NAME +CHANGED +CREATED\nKEY +/)
+  expect(listed.stdout).toMatch(/^NAME +HOSTS +CHANGED +CREATED\nKEY +any +/)
   const asJson = await paws(['secrets', 'list', '--json'])
   expect(JSON.parse(asJson.stdout)).toMatchObject({ secrets: [{ name: 'KEY', value: '***' }] })
   expect((await paws(['secrets', 'set', 'OTHER'], { stdin: '\n' })).stderr).toContain('The value is empty')
@@ -50,6 +50,25 @@ test('a secret comes through stdin, is listed without its value, and goes', asyn
   expect((await paws(['secrets', 'delete', 'OTHER'])).code).toBe(0)
   const gone = await paws(['secrets', 'delete', 'OTHER'])
   expect([gone.code, gone.stderr]).toEqual([1, expect.stringContaining('Secret "OTHER" does not exist')])
+})
+
+test('a secret that is bound to hosts is named for no others', async () => {
+  const set = async (...options: string[]) =>
+    (await paws(['secrets', 'set', 'BOUND', ...options], { stdin: 'bound-value' })).stdout
+  const run = (host: string) => paws(['run', '--detach', '--credential', `${host}: x-api-key=secret:BOUND`, 'true'])
+  const bound = 'BOUND is stored, for api.test *.sub.test only.\n'
+  expect(await set('--host', 'API.test', '--host', '*.sub.test')).toBe(bound)
+  expect(await set()).toBe(bound)
+  expect((await paws(['secrets'])).stdout).toMatch(/^BOUND +api\.test \*\.sub\.test +/m)
+  const refused = await run('evil.test')
+  expect([refused.code, refused.stderr]).toEqual([
+    125,
+    expect.stringContaining('bound to hosts that evil.test is none of'),
+  ])
+  const both = await paws(['secrets', 'set', 'BOUND', '--any-host', '--host', 'api.test'], { stdin: 'x' })
+  expect([both.code, both.stderr]).toEqual([2, expect.stringContaining("'--any-host' cannot be used with")])
+  expect(await set('--any-host')).toBe('BOUND is stored.\n')
+  expect((await paws(['secrets', 'delete', 'BOUND'])).code).toBe(0)
 })
 
 test('run says what gets out and what is added to it, with no value among its arguments', async () => {
@@ -102,6 +121,7 @@ test('run says what gets out and what is added to it, with no value among its ar
 test('a value among the arguments is refused, and so is a variable that is not set', async () => {
   const inArgv = await paws(['run', '--credential', 'api.test: x-api-key=sk-value', 'true'])
   expect([inArgv.code, inArgv.stderr]).toEqual([2, expect.stringContaining('the value itself stays out of it')])
+  expect(inArgv.stderr).not.toContain('sk-value')
   const unset = await paws(['run', '--credential', 'api.test: x-api-key=env:NOT_SET', 'true'])
   expect([unset.code, unset.stderr]).toEqual([2, expect.stringContaining('NOT_SET is not set here')])
   const none = await paws(['run', '--credential', 'api.test: x-api-key=secret:NONE', 'true'])

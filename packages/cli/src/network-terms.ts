@@ -1,5 +1,6 @@
 import type { CreateSession } from '@paws/sdk'
 import { InvalidArgumentError } from 'commander'
+import { usageError } from './errors.ts'
 
 type Credentials = NonNullable<NonNullable<CreateSession['network']>['credentials']>
 type Kind = 'headers' | 'placeholders'
@@ -17,6 +18,8 @@ const forms = {
   placeholders: 'HOST: VARIABLE=secret:NAME',
 } satisfies Record<Kind, string>
 
+const options = { headers: '--credential', placeholders: '--placeholder' } satisfies Record<Kind, string>
+
 /**
  * Collects `HOST: NAME=[PREFIX ]secret:STORED` and `…=[PREFIX ]env:VARIABLE`, given any number of times. There is no
  * form with the value itself: others could read it in the list of processes.
@@ -25,8 +28,10 @@ export function credentialTerm(kind: Kind, env: NodeJS.ProcessEnv) {
   return (text: string, before: Given[] = []): Given[] => {
     const match = /^([^\s:=]+)(?::\s*|\s+)([^\s=]+)=(?:(.*\s))?(secret|env):(\S+)$/.exec(text)
     if (!match) {
-      throw new InvalidArgumentError(
-        `Write it like "${forms[kind]}", or env:VARIABLE for a value from here; the value itself stays out of it.`,
+      // Not an InvalidArgumentError: commander repeats the argument then, and this one may hold a key.
+      throw usageError(
+        `${options[kind]}: Write it like "${forms[kind]}", or env:VARIABLE for a value from here; ` +
+          'the value itself stays out of it.',
       )
     }
     const [, written = '', name = '', prefix, source, of = ''] = match

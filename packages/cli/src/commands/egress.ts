@@ -1,6 +1,7 @@
 import type { EgressRecord } from '@paws/sdk'
 import { Option } from 'commander'
 import { type Register, withJson } from '../context.ts'
+import { printable, remediesFor } from '../egress-reasons.ts'
 import { type Columns, shortDuration } from '../output.ts'
 import { count } from '../terms.ts'
 
@@ -45,11 +46,9 @@ export const egressCommand: Register = (program, context) => {
         if (rows.push(record) === last) break
       }
       if (json) context.output.json({ requests: rows })
-      else context.output.table(rows, columns, 'No request is recorded. Those that got out are with "run --audit".')
+      else {
+        context.output.table(rows, columns, 'No request is recorded. Those that got out are with "run --audit".')
+        for (const remedy of remediesFor(rows)) context.output.note(remedy)
+      }
     })
-}
-
-// A sandbox chooses these texts, and a terminal obeys some bytes.
-function printable(text: string): string {
-  return text.replaceAll(/[^\x20-\x7e]/g, (char) => `\\x${(char.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`)
 }

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
-import type { CreateSession, PawsClient, Session } from '@paws/sdk'
+import type { CreateSession, EgressRecord, PawsClient, Session } from '@paws/sdk'
 import { Option } from 'commander'
 import { type Context, type Register, readText } from '../context.ts'
+import { summaryOf } from '../egress-reasons.ts'
 import { Exit, exitCodes, notTheWorkloads, usageError } from '../errors.ts'
 import { credentialsOf, credentialTerm, type Given, hosts } from '../network-terms.ts'
 import { durationMs, envPair, pair, sizeMB, wholeNumber } from '../terms.ts'
@@ -32,6 +33,7 @@ Examples:
   echo 'print(6 * 7)' | sed '1i #!/usr/bin/env python3' | paws run
   paws run --allow preset:npm 'npm install left-pad'
   paws run --credential 'api.anthropic.com: x-api-key=secret:ANTHROPIC_KEY' --file agent.sh
+  paws run -s claude-code --placeholder 'api.anthropic.com: ANTHROPIC_API_KEY=secret:ANTHROPIC_KEY' 'claude -p hello'
   id=$(paws run --detach 'sleep 60'); paws logs -f $id
 
 The script runs as root inside, in /workspace, by its #! line or bash. Its stdout and stderr come as they are written.
@@ -40,6 +42,7 @@ Ctrl-C cancels the session, and so does a reader like head(1) that leaves; a sec
 Nothing gets out but to hosts that --allow, --credential or --placeholder name. A credential is added to requests on
 their way out; the sandbox never holds it. Its value comes from a stored secret ("paws secrets") or from a variable
 here: "HOST: HEADER=secret:NAME" or "=env:VARIABLE", with text before it as in "Authorization=Bearer secret:NAME".
+A program that wants to see a key before it sends anything, like claude, gets a made-up one by --placeholder.
 
 Exit codes: the script's own; 124 when its time ran out; 125 when paws could not run it; 130 when it was cancelled.`
 
@@ -89,6 +92,7 @@ async function run(argument: string | undefined, options: RunOptions, context: C
   const session = await follow(client, accepted.sessionId, options, context)
   if (options.json) context.output.json(session)
   process.exitCode = exitCodeOf(session, context)
+  if (!options.json && (process.exitCode !== 0 || process.stderr.isTTY)) await tellRefusals(client, session, context)
   if (session.exitCode === 127 && argument !== undefined && existsSync(argument)) {
     context.output.note(`paws: "${argument}" is a file here, not in the sandbox. To run it there: --file ${argument}`)
   }
@@ -153,8 +157,7 @@ async function follow(
         if (json) return
         if (event === 'stdout') process.stdout.write(data.text)
         if (event === 'stderr') process.stderr.write(data.text)
-        if (event === 'status' && data.status === 'pending' && data.reason && process.stderr.isTTY)
-          output.note(data.reason)
+        if (event === 'status' && data.status === 'pending' && data.reason) output.note(`paws: ${data.reason}`)
       },
     })
   } finally {
@@ -162,6 +165,20 @@ async function follow(
     process.stdout.off('error', cancel)
   }
 }
+
+// Clients inside only say that a name does not resolve. Programs try many hosts in vain and succeed nevertheless: then
+// it is said on a terminal alone.
+async function tellRefusals(client: PawsClient, { sessionId }: Session, { output }: Context): Promise<void> {
+  const records: EgressRecord[] = []
+  for await (const record of client.sessions.egress(sessionId)) {
+    if (records.push(record) === looked) break
+  }
+  const summary = summaryOf(records)
+  if (summary) output.note(`paws: did not get through: ${summary}. Why: paws egress ${sessionId}`)
+}
+
+/** How many of the newest requests are looked at for those that got nowhere. */
+const looked = 200
 
 function exitCodeOf({ sessionId, status, exitCode, error, timeoutMs }: Session, { output }: Context): number {
   if (status === 'timeout')

@@ -43,6 +43,9 @@ export const secretsCommand: Register = (program, context) => {
       .command('set <name>')
       .description('Stores a secret, in the place of one that was there. Its value comes from stdin.'),
   ).action(async (name: string, { json }: Json) => {
+    if (!secretName.test(name)) {
+      throw usageError('A name is a letter, then letters, digits, "_", "." or "-", at most 100 of them.')
+    }
     const client = context.client()
     const secret = await client.secrets.put(name, await readValue(name))
     if (json) output.json(secret)
@@ -57,6 +60,8 @@ export const secretsCommand: Register = (program, context) => {
     },
   )
 }
+
+const secretName = /^[A-Za-z][A-Za-z0-9_.-]{0,99}$/
 
 async function readValue(name: string): Promise<string> {
   const given = process.stdin.isTTY ? await password({ message: `Value of ${name}` }) : await text(process.stdin)

@@ -82,8 +82,11 @@ export const snapshotsCommand: Register = (program, context) => {
       const build = await watch(client, id, started.jobId, context)
       if (json) output.json(build)
       else if (build.status === 'ready') output.line(`${id} is ready: ${build.digest}`)
-      if (build.status !== 'ready')
-        throw new Exit(exitCodes.failed, `The build of "${id}" failed: ${build.error ?? build.status}`)
+      if (build.status !== 'ready') {
+        const { version } = await client.snapshots.get(id)
+        const serving = version === undefined ? '' : `\nVersion ${version}, built before, serves on.`
+        throw new Exit(exitCodes.failed, `The build of "${id}" failed: ${build.error ?? build.status}${serving}`)
+      }
     })
 
   addConfigCommands(snapshots, context)
@@ -95,8 +98,14 @@ async function watch(client: PawsClient, id: string, jobId: string, { output }: 
   const clear = live ? '\r\x1b[K' : ''
   let progressLine = ''
   let lineOpen = false
+  const leave = new AbortController()
+  const onSignal = () => {
+    leave.abort(new Exit(exitCodes.cancelled, `The build goes on. "paws snapshots build ${id}" shows it again.`))
+  }
+  process.once('SIGINT', onSignal)
   try {
     return await client.snapshots.waitForBuild(id, jobId, {
+      signal: leave.signal,
       onEvent({ event, data }) {
         if (event === 'log') {
           process.stderr.write(clear + data.text)
@@ -107,6 +116,7 @@ async function watch(client: PawsClient, id: string, jobId: string, { output }: 
       },
     })
   } finally {
+    process.off('SIGINT', onSignal)
     process.stderr.write(clear)
   }
 }

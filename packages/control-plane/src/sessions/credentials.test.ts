@@ -99,7 +99,7 @@ test.each<[string, object, string, string]>([
     'a stored secret that is none',
     { 'a.test': { headers: { x: { secret: 'NONE' } } } },
     'a.test.headers.x.secret',
-    'Stored secret "NONE" does not exist: PUT /v1/secrets/NONE',
+    'Stored secret "NONE" does not exist: store it by "paws secrets set NONE" or PUT /v1/secrets/NONE',
   ],
   ['the same host twice', { 'A.test': header, 'a.test': header }, 'a.test', 'A host is named twice'],
   [
@@ -151,6 +151,36 @@ test.each<[string, object, string, string]>([
   )
   expect([status, body.error.code]).toEqual([400, 'VALIDATION_ERROR'])
   expect(body.error.details).toEqual([{ path: `network.credentials.${path}`, message }])
+})
+
+const boundTo = (host: string) =>
+  `Stored secret "BOUND" is bound to hosts that ${host} is none of: ` +
+  'GET /v1/secrets shows its hosts, and PUT /v1/secrets/BOUND stores it with others'
+
+test('a stored secret that is bound to hosts is given to these and no others', async () => {
+  await plane.call('PUT', '/v1/secrets/BOUND', { body: { value: 'bound-value', hosts: ['api.test', '*.sub.test'] } })
+  const named = { headers: { 'x-key': { secret: 'BOUND' } } }
+  const id = await create({ credentials: { 'API.test': named, 'a.b.sub.test': named } })
+  const [claimed] = await claim()
+  const headers = { 'x-key': 'bound-value' }
+  expect(claimed?.network.credentials).toMatchObject({ 'api.test': { headers }, 'a.b.sub.test': { headers } })
+  await finish(id)
+  for (const host of ['evil.test', 'x.api.test', 'sub.test', 'notsub.test', 'api.test.evil.test']) {
+    const { status, body } = await post({ credentials: { 'api.test': named, [host]: named } })
+    expect([status, body.error.code]).toEqual([400, 'VALIDATION_ERROR'])
+    const path = `network.credentials.${host}.headers.x-key.secret`
+    expect(body.error.details).toEqual([{ path, message: boundTo(host) }])
+  }
+  const inside = await post({ credentials: { 'evil.test': { placeholders: { TOKEN: { secret: 'BOUND' } } } } })
+  const path = 'network.credentials.evil.test.placeholders.TOKEN.secret'
+  expect(inside.body.error.details).toEqual([{ path, message: boundTo('evil.test') }])
+  // A new value alone opens nothing; null does.
+  await plane.call('PUT', '/v1/secrets/BOUND', { body: { value: 'new-value' } })
+  expect((await post({ credentials: { 'evil.test': named } })).status).toBe(400)
+  await plane.call('PUT', '/v1/secrets/BOUND', { body: { value: 'new-value', hosts: null } })
+  const freed = await create({ credentials: { 'evil.test': named } })
+  await claim()
+  await finish(freed)
 })
 
 test('values that would be too long together are refused, however short they are asked for', async () => {

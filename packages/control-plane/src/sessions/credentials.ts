@@ -101,7 +101,10 @@ function textOf(value: Given, stored: Map<string, string>, path: string): string
   const { secret, prefix = '' } = value
   const found = stored.get(secret)
   if (found === undefined) {
-    throw refuse(`${path}.secret`, `Stored secret "${secret}" does not exist: PUT /v1/secrets/${secret}`)
+    throw refuse(
+      `${path}.secret`,
+      `Stored secret "${secret}" does not exist: store it by "paws secrets set ${secret}" or PUT /v1/secrets/${secret}`,
+    )
   }
   if (!line.test(found)) {
     throw refuse(`${path}.secret`, `Stored secret "${secret}" is not one line of characters that a header can hold`)
