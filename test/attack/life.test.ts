@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
 import { drivers } from '../conformance/drivers.ts'
 import { run } from '../conformance/suite.ts'
-import { openEgressWorld } from '../support/egress.ts'
+import { openEgressWorld, reasonIn } from '../support/egress.ts'
 
 const hosts = ['allowed.test', 'second.test', 'evil.test']
 const key = 'sk-life-0123456789abcdefgh'
@@ -83,6 +83,9 @@ describe.each(Object.entries(drivers))('%s: the life of a way out', { timeout: 6
     // The address it had is still that of the name, which is allowed no more.
     await expect(box.tls('allowed.test', { address })).rejects.toThrow()
     await box.recorded({ decision: 'refused', reason: 'name-not-allowed', port: 443, host: 'allowed.test' })
+    const plain = await box.send('allowed.test', get('/'), { port: 80, address, answers: 1 })
+    expect(plain.replies.map(reasonIn)).toEqual(['name-not-allowed'])
+    await box.recorded({ decision: 'refused', reason: 'name-not-allowed', port: 80, host: 'allowed.test' })
     expect((await box.ask('allowed.test')).answers).toEqual([])
     expect(world.upstream.requests).toEqual([])
   })
@@ -222,7 +225,8 @@ print(json.dumps([opened, taken]))`
     const [opened, taken] = JSON.parse(stdout || `"${stderr}"`)
     expect(opened).toBe(10_000)
     expect(taken).toBeGreaterThan(100)
-    expect(taken).toBeLessThanOrEqual(512)
+    // And a few that are being turned away just now.
+    expect(taken).toBeLessThanOrEqual(600)
     expect(times.sort((a, b) => a - b)[10]).toBeLessThan(2000)
     await greedy.recorded({ decision: 'refused', reason: 'too-many-connections' })
     expect(world.outlets.pid).toBe(pid)

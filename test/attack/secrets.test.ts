@@ -257,9 +257,9 @@ describe.each(Object.entries(drivers))('%s: secrets', { timeout: 30_000 }, (_, d
 
     test('stays what it is at every other host', async () => {
       const made = standIn('BOT_TOKEN')
-      for (const host of ['other.test', 'api.test']) {
-        await box().request({ host, method: 'POST', path: `/${made}`, headers: [['X-T', made]], body: made })
-        expect([seen().target, seen().headers['x-t'], seen().body]).toEqual([`/${made}`, made, made])
+      for (const host of ['other.test', 'api.test', 'git.test', 'narrow.test']) {
+        await box().request({ host, method: 'POST', path: `/v1/${made}`, headers: [['X-T', made]], body: made })
+        expect([seen().target, seen().headers['x-t'], seen().body]).toEqual([`/v1/${made}`, made, made])
       }
       expect(everything()).not.toContain(botToken.slice(0, 20))
     })

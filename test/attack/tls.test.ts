@@ -5,7 +5,7 @@ import { drivers } from '../conformance/drivers.ts'
 import { createTestAuthority, selfSigned } from '../fakes/certificates.ts'
 import { type Box, converse, openEgressWorld, reasonIn } from '../support/egress.ts'
 import { inSandbox } from './support/boxes.ts'
-import { clientHello } from './support/client-hello.ts'
+import { clientHello, clientHelloFor } from './support/client-hello.ts'
 
 const untrusted = {
   'expired.test': 'its certificate has expired',
@@ -248,6 +248,27 @@ describe.each(Object.entries(drivers))('%s: TLS', { timeout: 30_000 }, (_, drive
         expect([world.upstream.requests, isReused]).toEqual([[], false])
       },
     )
+
+    test.each(['10.0.0.10', '198.18.0.1', '127.0.0.1', '2606:4700::1'])(
+      'an address as the name, %s, is none',
+      async (name) => {
+        const before = box().records.length
+        expect(await firstBytes(await clientHelloFor(Buffer.from(name)))).toMatchObject({ closed: true })
+        await expect
+          .poll(() => box().records.slice(before), { interval: 10 })
+          .toContainEqual(expect.objectContaining({ decision: 'refused', reason: 'sni-address-mismatch' }))
+        expect(world.upstream.requests).toEqual([])
+      },
+    )
+
+    test('a dot after the name changes nothing: the host hears it without', async () => {
+      const { replies } = await box().send('allowed.test', get('allowed.test.'), {
+        servername: 'ALLOWED.test',
+        answers: 1,
+      })
+      expect(replies).toMatchObject([{ status: 200 }])
+      expect(world.upstream.requests).toMatchObject([{ servername: 'allowed.test', headers: { host: 'allowed.test' } }])
+    })
 
     test('TLS on port 80 is no request', async () => {
       const socket = await box().dial(await box().address('allowed.test'), 80)
