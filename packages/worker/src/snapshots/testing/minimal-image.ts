@@ -49,7 +49,7 @@ export async function minimalImage(): Promise<HeldSnapshot> {
 
 // Of what decides how an image turns out, so that other work on this room doesn't build it again.
 async function contentHash(): Promise<string> {
-  const builder = join(import.meta.dirname, '..')
+  const builder = join(import.meta.dirname, '../making')
   const template = join(templatesDir, 'minimal')
   const { uid, gid } = await openIdMap()
   const hash = createHash('sha256').update(`${process.getuid?.()} ${uid} ${gid}`)

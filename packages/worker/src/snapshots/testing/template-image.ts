@@ -9,7 +9,7 @@ import type { Outlets } from '../../sandbox/outlet.ts'
 import { createProcessDriver } from '../../sandbox/process.ts'
 import { guestBinary, slotHelperBinary } from '../../sandbox/testing/build-program.ts'
 import { buildSnapshot, type HeldSnapshot, openSnapshotStore } from '../index.ts'
-import { readTemplate } from '../template.ts'
+import { readTemplate } from '../making/template.ts'
 import { lock, minimalImage, templatesDir } from './minimal-image.ts'
 
 const log = pino({ level: 'silent' })
@@ -62,7 +62,7 @@ export async function openBuilder(dataDir: string, outlets?: Outlets) {
 
 // Of what decides how an image turns out, so that other work on this room doesn't build it again.
 async function contentHash(id: string, base: string): Promise<string> {
-  const builder = join(import.meta.dirname, '..')
+  const builder = join(import.meta.dirname, '../making')
   const { sha256 } = await readTemplate(templatesDir, id)
   const hash = createHash('sha256').update(`${base} ${sha256}`)
   for (const file of ['clean.sh', 'clean.ts', 'extract.ts']) hash.update(await readFile(join(builder, file)))

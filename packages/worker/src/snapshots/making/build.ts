@@ -3,14 +3,14 @@ import { stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { SnapshotManifest } from '@paws/api'
 import type { Logger } from 'pino'
-import type { Driver } from '../sandbox/driver.ts'
+import type { Driver } from '../../sandbox/driver.ts'
+import type { HeldSnapshot, SnapshotStore } from '../store.ts'
+import { sha256OfFile } from '../verify.ts'
 import { assemble, type Facts } from './assemble.ts'
 import type { Progress } from './build-progress.ts'
 import type { OnLine } from './lines.ts'
 import { type BuildOrder, type Recipe, readRecipe } from './recipe.ts'
 import { buildInSandbox } from './setup.ts'
-import type { HeldSnapshot, SnapshotStore } from './store.ts'
-import { sha256OfFile } from './verify.ts'
 
 export interface BuildOptions {
   /** Where the result is put, and what it is made from comes from */

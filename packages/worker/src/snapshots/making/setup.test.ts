@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { removeTree, runInRange } from '../sandbox/id-range.ts'
+import { removeTree, runInRange } from '../../sandbox/id-range.ts'
 import {
   type BuildOptions,
   type Built,
@@ -12,9 +12,9 @@ import {
   type HeldSnapshot,
   openSnapshotStore,
   type SnapshotStore,
-} from './index.ts'
-import { minimalImage, templatesDir } from './testing/minimal-image.ts'
-import { openBuilder } from './testing/template-image.ts'
+} from '../index.ts'
+import { minimalImage, templatesDir } from '../testing/minimal-image.ts'
+import { openBuilder } from '../testing/template-image.ts'
 
 const log = pino({ level: 'silent' })
 let dataDir: string

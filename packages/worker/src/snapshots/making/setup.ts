@@ -1,17 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import { egressReasons } from '@paws/api'
 import type { Logger } from 'pino'
-import { exitCodeOf, startScript } from '../sandbox/command.ts'
-import type { Driver, Sandbox } from '../sandbox/driver.ts'
-import { furnish } from '../sandbox/furnish.ts'
-import type { RecordSink } from '../sandbox/outlet.ts'
+import { exitCodeOf, startScript } from '../../sandbox/command.ts'
+import type { Driver, Sandbox } from '../../sandbox/driver.ts'
+import { furnish } from '../../sandbox/furnish.ts'
+import type { RecordSink } from '../../sandbox/outlet.ts'
+import type { SnapshotStore } from '../store.ts'
 import type { Facts } from './assemble.ts'
 import type { Progress } from './build-progress.ts'
 import { cleanUp, readBundle, readPackages } from './clean.ts'
 import { extractImage } from './extract.ts'
 import { eachLine, type OnLine } from './lines.ts'
 import type { SetupRecipe } from './recipe.ts'
-import type { SnapshotStore } from './store.ts'
 
 export interface SetupOptions {
   store: Pick<SnapshotStore, 'ids'>

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { SnapshotManifest } from '@paws/api'
-import type { HeldSnapshot, SnapshotStore } from './store.ts'
+import type { HeldSnapshot, SnapshotStore } from '../store.ts'
 import { readTemplate } from './template.ts'
 
 /** What is to be built, as it was claimed. */

@@ -1,11 +1,11 @@
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { readAptSettings, sourcesFile } from '../machine/apt.ts'
-import { openToRange, runInRange } from '../sandbox/id-range.ts'
+import { readAptSettings, sourcesFile } from '../../machine/apt.ts'
+import { openToRange, runInRange } from '../../sandbox/id-range.ts'
+import type { SnapshotStore } from '../store.ts'
 import { followProgress, type Progress } from './build-progress.ts'
 import type { OnLine } from './lines.ts'
 import type { PackageRecipe } from './recipe.ts'
-import type { SnapshotStore } from './store.ts'
 
 /** What is found out about an image while it is made. */
 export interface Facts {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { exitCodeOf, startScript } from '../sandbox/command.ts'
-import { type Command, FileRefused, type Sandbox } from '../sandbox/driver.ts'
+import { exitCodeOf, startScript } from '../../sandbox/command.ts'
+import { type Command, FileRefused, type Sandbox } from '../../sandbox/driver.ts'
 import { parsePackages } from './assemble.ts'
 import { eachLine, type OnLine } from './lines.ts'
 
