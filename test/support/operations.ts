@@ -15,7 +15,7 @@ const bodies: Partial<Record<OperationId, unknown>> = {
   execInSession: { command: ['true'] },
   createSnapshotConfig: { id: 'made', setup: 'true' },
   updateSnapshotConfig: { setup: 'true' },
-  putSecret: { value: 'x' },
+  putSecret: { value: 'x', hosts: ['api.example.com'] },
   createEnrolmentToken: {},
   createOrganization: { name: 'x' },
   updateOrganization: { name: 'x' },

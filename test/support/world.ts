@@ -61,7 +61,9 @@ export async function openWorld(options: TestControlPlaneOptions = {}): Promise<
     body: { name: 'spare' },
   })
   const secretName = 'world-secret'
-  await plane.call('PUT', `/v1/secrets/${secretName}`, { body: { value: 'the value of it' } })
+  await plane.call('PUT', `/v1/secrets/${secretName}`, {
+    body: { value: 'the value of it', hosts: ['api.example.com', '*.example.org'] },
+  })
   return {
     plane,
     other,

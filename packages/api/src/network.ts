@@ -17,6 +17,8 @@ const wildcard = new RegExp(`^\\*\\.(?=.{1,251}$)(?:${label}\\.)+(?!\\d+$)${labe
 const lowerCase = (text: string) => text.toLowerCase()
 
 const nameRemedy = 'give a name like api.example.com: no scheme, port, path or address; other scripts as xn--…'
+const patternRemedy = `${nameRemedy}; *.example.com stands for all its sub-domains`
+const isPattern = (text: string) => hostName.test(text) || wildcard.test(text)
 
 /** One host, by its exact name. */
 export const HostName = z
@@ -25,18 +27,25 @@ export const HostName = z
   .pipe(z.string().regex(hostName, `Not the name of a host: ${nameRemedy}`))
   .openapi({ type: 'string', example: 'api.example.com' })
 
+/** A host, or all sub-domains of one. */
+export const HostPattern = z
+  .string()
+  .transform(lowerCase)
+  .pipe(z.string().refine(isPattern, `Not the name of a host: ${patternRemedy}`))
+  .openapi({ type: 'string', example: 'api.example.com' })
+
 /** A host, all sub-domains of one, or a preset. */
 export const AllowedHost = z
   .string()
   .transform(lowerCase)
   .pipe(
-    z.string().refine((text) => hostName.test(text) || wildcard.test(text) || isPreset(text), {
+    z.string().refine((text) => isPattern(text) || isPreset(text), {
       error: (issue) =>
         String(issue.input).startsWith('preset:')
           ? `No such preset: there are ${Object.keys(presets)
               .map((name) => `preset:${name}`)
               .join(', ')}`
-          : `Not the name of a host: ${nameRemedy}; *.example.com stands for all its sub-domains`,
+          : `Not the name of a host: ${patternRemedy}`,
     }),
   )
   .openapi({ type: 'string', example: '*.example.com' })

@@ -1,25 +1,30 @@
 import { text } from 'node:stream/consumers'
 import { isCancel, password } from '@clack/prompts'
 import type { Secret } from '@paws/sdk'
+import { Option } from 'commander'
 import { type Register, withJson } from '../context.ts'
 import { Exit, exitCodes, usageError } from '../errors.ts'
+import { hosts } from '../network-terms.ts'
 import { ago, type Columns } from '../output.ts'
 
 type Json = { json?: boolean }
+type SetOptions = Json & { host?: string[]; anyHost?: boolean }
 
 const columns: Columns<Secret> = {
   NAME: (secret) => secret.name,
+  HOSTS: (secret) => secret.hosts?.join(' ') ?? 'any',
   CHANGED: (secret) => ago(secret.updatedAt),
   CREATED: (secret) => ago(secret.createdAt),
 }
 
 const help = `
 Examples:
-  paws secrets set ANTHROPIC_KEY                    asks for the value
-  paws secrets set ANTHROPIC_KEY < key.txt
+  paws secrets set ANTHROPIC_KEY --host api.anthropic.com        asks for the value
+  paws secrets set ANTHROPIC_KEY < key.txt                       a new value, for the same hosts as before
   paws run --credential 'api.anthropic.com: x-api-key=secret:ANTHROPIC_KEY' --file agent.sh
 
 The value is asked for, or read from stdin; it is no argument, since others could read it in the list of processes.
+Bind it to the hosts that need it: without --host, whoever may start sessions could send it to a server of their own.
 No sandbox ever holds it: it is added to requests on their way out. A session keeps the value that it was created with.`
 
 export const secretsCommand: Register = (program, context) => {
@@ -41,15 +46,25 @@ export const secretsCommand: Register = (program, context) => {
   withJson(
     secrets
       .command('set <name>')
-      .description('Stores a secret, in the place of one that was there. Its value comes from stdin.'),
-  ).action(async (name: string, { json }: Json) => {
+      .description('Stores a secret, in the place of one that was there. Its value comes from stdin.')
+      .option(
+        '--host <host>',
+        'sessions may name it for these only; may be given again (default: as before, or any)',
+        hosts,
+      )
+      .addOption(new Option('--any-host', 'for any host, whatever it was bound to').conflicts('host')),
+  ).action(async (name: string, { host, anyHost, json }: SetOptions) => {
     if (!secretName.test(name)) {
       throw usageError('A name is a letter, then letters, digits, "_", "." or "-", at most 100 of them.')
     }
     const client = context.client()
-    const secret = await client.secrets.put(name, await readValue(name))
+    const secret = await client.secrets.put(name, await readValue(name), { hosts: anyHost ? null : host })
     if (json) output.json(secret)
-    else output.line(`${secret.name} is stored.`)
+    else if (secret.hosts) output.line(`${secret.name} is stored, for ${secret.hosts.join(' ')} only.`)
+    else {
+      output.line(`${secret.name} is stored.`)
+      output.note('Sessions may name it for any host: --host binds it to those that need it.')
+    }
   })
 
   withJson(secrets.command('delete <name>').alias('rm').description('Deletes a secret.')).action(

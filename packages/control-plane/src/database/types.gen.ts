@@ -116,6 +116,7 @@ export interface Organizations {
 
 export interface Secrets {
   createdAt: Generated<Timestamp>;
+  hosts: string[] | null;
   name: string;
   orgId: string;
   sealed: Buffer;

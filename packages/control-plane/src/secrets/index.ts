@@ -1,1 +1,2 @@
+export type { OpenedSecret } from './secrets.ts'
 export { deleteSecret, listSecrets, openSecrets, putSecret, sealedSecrets } from './secrets.ts'

@@ -10,6 +10,7 @@ afterAll(() => plane.close())
 interface SecretAnswer {
   name: string
   value: string
+  hosts?: string[]
   createdAt: string
   updatedAt: string
 }
@@ -64,4 +65,35 @@ test.each([
   expect(status).toBe(400)
   expect(JSON.stringify(body)).toContain('"path":"value"')
   if (typeof value === 'string' && value !== '') expect(JSON.stringify(body)).not.toContain(value.slice(0, 3))
+})
+
+const bind = async (hosts?: unknown) => {
+  const { status, body } = await plane.call<
+    SecretAnswer & { error?: { details: { path: string; message: string }[] } }
+  >('PUT', '/v1/secrets/BOUND', { body: { value: 'a value', hosts } })
+  return { status, hosts: body.hosts, details: body.error?.details }
+}
+
+test('a new value keeps the hosts of the one before, unless others or none are said', async () => {
+  expect(await bind()).toEqual({ status: 200 })
+  expect(await bind(['API.test', '*.Sub.test'])).toEqual({ status: 200, hosts: ['api.test', '*.sub.test'] })
+  expect(await bind()).toEqual({ status: 200, hosts: ['api.test', '*.sub.test'] })
+  expect((await list()).find(({ name }) => name === 'BOUND')).toMatchObject({ hosts: ['api.test', '*.sub.test'] })
+  expect(await bind(['b.test'])).toEqual({ status: 200, hosts: ['b.test'] })
+  expect(await bind(null)).toEqual({ status: 200 })
+  expect((await list()).find(({ name }) => name === 'BOUND')).not.toHaveProperty('hosts')
+})
+
+test.each<[string, unknown, string, string]>([
+  ['an empty list', [], 'hosts', '>=1'],
+  ['a long one', Array.from({ length: 51 }, (_, index) => `h${index}.test`), 'hosts', '<=50'],
+  ['a URL', ['a.test', 'https://api.test'], 'hosts.1', 'Not the name of a host: give a name like api.example.com'],
+  ['a preset', ['preset:npm'], 'hosts.0', 'Not the name of a host'],
+  ['every host', ['*'], 'hosts.0', 'Not the name of a host'],
+  ['a text', 'api.test', 'hosts', 'expected array'],
+])('%s is no list of hosts, and what was bound stays so', async (_, wrong, path, message) => {
+  await bind(['b.test'])
+  const details = [{ path, message: expect.stringContaining(message) }]
+  expect(await bind(wrong)).toEqual({ status: 400, details })
+  expect(await bind()).toEqual({ status: 200, hosts: ['b.test'] })
 })

@@ -7,7 +7,14 @@ import type { SealedColumn, Vault } from '../vault/index.ts'
 
 type SecretBody = z.output<typeof Secret>
 
-const columns = ['name', 'createdAt', 'updatedAt'] as const
+/** A stored secret as a session is given it. */
+export interface OpenedSecret {
+  value: string
+  /** Whether it may be named for this host */
+  isFor(host: string): boolean
+}
+
+const columns = ['name', 'hosts', 'createdAt', 'updatedAt'] as const
 const context = (name: string) => `secrets/${name}`
 
 export const sealedSecrets: SealedColumn = {
@@ -20,21 +27,24 @@ export const sealedSecrets: SealedColumn = {
 /**
  * Stores a secret under a name, in the place of one that was there.
  *
+ * @param wish without `hosts` it stays bound to those that it was bound to; null frees it
  * @throws SECRET_NOT_FOUND for what can't be a name
  */
 export async function putSecret(
   db: Database,
   vault: Vault,
   orgId: string,
-  { name, value }: { name: string; value: string },
+  wish: { name: string; value: string; hosts?: string[] | null },
 ): Promise<SecretBody> {
+  const { name, value, hosts } = wish
   if (!secretName.test(name)) throw notFound(name)
   return db.transaction().execute(async (trx) => {
     const sealed = await vault.seal(trx, orgId, context(name), Buffer.from(value))
     const row = await trx
       .insertInto('secrets')
-      .values({ orgId, name, sealed })
-      .onConflict((oc) => oc.columns(['orgId', 'name']).doUpdateSet({ sealed, updatedAt: sql`now()` }))
+      .values({ orgId, name, sealed, hosts })
+      // What is undefined is left as it is: nobody takes a binding away by forgetting it.
+      .onConflict((oc) => oc.columns(['orgId', 'name']).doUpdateSet({ sealed, hosts, updatedAt: sql`now()` }))
       .returning(columns)
       .executeTakeFirstOrThrow()
     return show(row)
@@ -53,26 +63,40 @@ export async function deleteSecret(db: Database, orgId: string, name: string): P
   if ((await query.executeTakeFirst()).numDeletedRows === 0n) throw notFound(name)
 }
 
-/** The values of those among the names that are stored. */
+/** Those among the names that are stored, opened. */
 export async function openSecrets(
   db: Database,
   vault: Vault,
   orgId: string,
   names: string[],
-): Promise<Map<string, string>> {
+): Promise<Map<string, OpenedSecret>> {
   if (names.length === 0) return new Map()
-  const read = (wanted: string[]) =>
-    db.selectFrom('secrets').select(['name', 'sealed']).where('orgId', '=', orgId).where('name', 'in', wanted).execute()
-  const values = new Map<string, string>()
-  for (const { name, sealed } of await read(names)) {
-    const again = async () => (await read([name]))[0]?.sealed
-    values.set(name, (await vault.open(db, orgId, context(name), sealed, again)).toString())
+  const stored = db.selectFrom('secrets').select(['name', 'sealed', 'hosts']).where('orgId', '=', orgId)
+  const read = (wanted: string[]) => stored.where('name', 'in', wanted).execute()
+  const opened = new Map<string, OpenedSecret>()
+  for (const row of await read(names)) {
+    const { name } = row
+    // The hosts are those of the very row whose value is opened.
+    let current = row
+    const again = async () => {
+      current = (await read([name]))[0] ?? row
+      return current.sealed
+    }
+    const value = (await vault.open(db, orgId, context(name), row.sealed, again)).toString()
+    const { hosts } = current
+    opened.set(name, { value, isFor: (host) => hosts === null || hosts.some((pattern) => covers(pattern, host)) })
   }
-  return values
+  return opened
 }
 
-function show({ name, createdAt, updatedAt }: { name: string; createdAt: Date; updatedAt: Date }): SecretBody {
-  return { name, value: '***', createdAt: createdAt.toISOString(), updatedAt: updatedAt.toISOString() }
+const covers = (pattern: string, host: string) =>
+  pattern.startsWith('*.') ? host.endsWith(pattern.slice(1)) : host === pattern
+
+type Row = { name: string; hosts: string[] | null; createdAt: Date; updatedAt: Date }
+
+function show({ name, hosts, createdAt, updatedAt }: Row): SecretBody {
+  const times = { createdAt: createdAt.toISOString(), updatedAt: updatedAt.toISOString() }
+  return { name, value: '***', ...(hosts && { hosts }), ...times }
 }
 
 function notFound(name: string): ApiError {

@@ -2,7 +2,7 @@ import type { EgressRules, Network, NetworkShown } from '@paws/api'
 import type { z } from 'zod'
 import type { Database, Transaction } from '../database/index.ts'
 import { ApiError } from '../errors.ts'
-import { openSecrets } from '../secrets/index.ts'
+import { type OpenedSecret, openSecrets } from '../secrets/index.ts'
 import type { SealedColumn, Vault } from '../vault/index.ts'
 
 type NetworkWish = z.output<typeof Network>
@@ -32,7 +32,8 @@ const line = /^[\t\x20-\x7e\x80-\xff]*$/
  * Puts the values of stored secrets in the place of their names.
  *
  * @returns what is shown of the network, and the values if there are any
- * @throws VALIDATION_ERROR for a stored secret that isn't there or can't stand in a header, or for too many
+ * @throws VALIDATION_ERROR for a stored secret that isn't there, isn't for that host or can't stand in a header, or for
+ * too many
  */
 export async function resolveNetwork(
   db: Database,
@@ -50,16 +51,16 @@ export async function resolveNetwork(
   const names = given.flatMap((value) => (typeof value === 'string' ? [] : [value.secret]))
   const stored = await openSecrets(db, vault, orgId, [...new Set(names)])
   let total = 0
-  const textsOf = (record: Record<string, Given>, path: string) =>
+  const textsOf = (record: Record<string, Given>, host: string, kind: 'headers' | 'placeholders') =>
     mapValues(record, (value, name) => {
-      const text = textOf(value, stored, `${path}.${name}`)
+      const text = textOf(value, stored, host, `network.credentials.${host}.${kind}.${name}`)
       total += Buffer.byteLength(text)
       if (total > mostValueBytes) throw refuse('network.credentials', 'All values together are longer than 1 MiB')
       return text
     })
   const values = mapValues(credentials, ({ headers, placeholders }, host) => ({
-    headers: textsOf(headers, `network.credentials.${host}.headers`),
-    placeholders: textsOf(placeholders, `network.credentials.${host}.placeholders`),
+    headers: textsOf(headers, host, 'headers'),
+    placeholders: textsOf(placeholders, host, 'placeholders'),
   }))
   refuseTwoMeanings(values)
   return { shown, values }
@@ -96,7 +97,7 @@ function hide({ headers, placeholders, ...rest }: NetworkWish['credentials'][str
   return { headers: mapValues(headers, stars), placeholders: mapValues(placeholders, stars), ...rest }
 }
 
-function textOf(value: Given, stored: Map<string, string>, path: string): string {
+function textOf(value: Given, stored: Map<string, OpenedSecret>, host: string, path: string): string {
   if (typeof value === 'string') return value
   const { secret, prefix = '' } = value
   const found = stored.get(secret)
@@ -106,10 +107,14 @@ function textOf(value: Given, stored: Map<string, string>, path: string): string
       `Stored secret "${secret}" does not exist: store it by "paws secrets set ${secret}" or PUT /v1/secrets/${secret}`,
     )
   }
-  if (!line.test(found)) {
+  if (!found.isFor(host)) {
+    const remedy = `GET /v1/secrets shows its hosts, and PUT /v1/secrets/${secret} stores it with others`
+    throw refuse(`${path}.secret`, `Stored secret "${secret}" is bound to hosts that ${host} is none of: ${remedy}`)
+  }
+  if (!line.test(found.value)) {
     throw refuse(`${path}.secret`, `Stored secret "${secret}" is not one line of characters that a header can hold`)
   }
-  return prefix + found
+  return prefix + found.value
 }
 
 // Inside there is one environment for all hosts, and a variable of it has one value.

@@ -457,7 +457,7 @@ export interface paths {
         get?: never;
         /**
          * Store a secret, or replace its value
-         * @description Sessions name it in `network.credentials` as `{"secret":"NAME"}`. One that is stored already keeps the value it was created with.
+         * @description Sessions name it in `network.credentials` as `{"secret":"NAME"}`. One that is stored already keeps the value it was created with. Say `hosts`: a secret that is bound to none can be named for any host, so whoever has a key with `sessions:write` could send it to a server of their own. A new value keeps the hosts of the one before: only `"hosts":null` lets it go to any again. Deleting the secret forgets them.
          *
          *     Scope: `secrets:write`.
          */
@@ -1381,6 +1381,8 @@ export interface components {
              * @example 2026-03-29T10:00:00.000Z
              */
             createdAt: string;
+            /** @description The only hosts that sessions may name it for; absent: any */
+            hosts?: string[];
             name: string;
             /**
              * Format: date-time
@@ -3394,6 +3396,13 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
+                    /**
+                     * @description The only hosts that sessions may name it for: names, or `*.example.com` for sub-domains only. Absent: those that it has been bound to, any if to none. `null`: any, whatever it has been bound to
+                     * @example [
+                     *       "api.example.com"
+                     *     ]
+                     */
+                    hosts?: string[] | null;
                     value: string;
                 };
             };

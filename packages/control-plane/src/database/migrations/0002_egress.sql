@@ -14,6 +14,8 @@ create table secrets (
   org_id text not null references organizations on delete cascade,
   name text not null,
   sealed bytea not null,
+  -- Those that it may be named for: names, and *.name for sub-domains. Null: any.
+  hosts text[],
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   primary key (org_id, name)

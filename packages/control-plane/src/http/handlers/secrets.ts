@@ -3,7 +3,7 @@ import type { Handlers } from '../handler.ts'
 
 export const secretHandlers = {
   async putSecret({ params, body, caller }, { db, vault }) {
-    const wish = { name: params.secretName, value: body.value }
+    const wish = { name: params.secretName, ...body }
     return { status: 200, json: await putSecret(db, vault, caller.orgId, wish) }
   },
 
