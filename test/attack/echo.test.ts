@@ -4,8 +4,8 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { drivers } from '../conformance/drivers.ts'
 import { compressions, spellings, writePieces } from '../fakes/echo.ts'
 import { openEgressWorld, reasonIn } from '../support/egress.ts'
+import type { Reply } from '../support/replies.ts'
 import { inSandbox } from './support/boxes.ts'
-import type { Reply } from './support/replies.ts'
 
 const hosts = ['api.test', 'other.test', 'basic.test', 'git.test', 'bot.test']
 const key = 'sk-ant-0123456789/abcdefghij+klmnop="&%'

@@ -2,8 +2,8 @@ import { describe, expect, test } from 'vitest'
 import { drivers } from '../conformance/drivers.ts'
 import { run } from '../conformance/suite.ts'
 import { openEgressWorld } from '../support/egress.ts'
+import { header } from '../support/replies.ts'
 import { inSandbox } from './support/boxes.ts'
-import { header } from './support/replies.ts'
 
 const hosts = ['api.test', 'other.test', 'git.test', 'bot.test', 'narrow.test', 'sub.api.test']
 const key = 'sk-ant-0123456789abcdefghijklmnop'

@@ -9,13 +9,13 @@ import { type Egress, openEgress } from '../../packages/worker/src/egress/index.
 import type { Driver, Sandbox } from '../../packages/worker/src/sandbox/driver.ts'
 import type { Inlay } from '../../packages/worker/src/sandbox/outlet.ts'
 import { slotHelperBinary } from '../../packages/worker/src/sandbox/testing/build-program.ts'
-import { type Dial, startRelay } from '../attack/support/relay.ts'
-import { header, parseReplies, type Reply } from '../attack/support/replies.ts'
 import { type DriverUnderTest, diskMB } from '../conformance/drivers.ts'
 import { testFolder, testImage } from '../conformance/image.ts'
 import { createTestAuthority, type TestAuthority } from '../fakes/certificates.ts'
 import { type NameServer, openNameServer } from '../fakes/dns.ts'
 import { openUpstream, type Upstream } from '../fakes/upstream.ts'
+import { type Dial, startRelay } from './relay.ts'
+import { header, parseReplies, type Reply } from './replies.ts'
 
 /** What a test states of the rules; the rest is empty. Every request is recorded unless it says otherwise. */
 export type TestRules = Partial<Omit<EgressRules, 'credentials'>> & {

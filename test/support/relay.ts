@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { Sandbox } from '../../../packages/worker/src/sandbox/driver.ts'
+import type { Sandbox } from '../../packages/worker/src/sandbox/driver.ts'
 
 const port = 7099
 
@@ -48,7 +48,7 @@ print("ready", flush=True)
 while True: threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 `
 
-/** Dials as a program inside does; rejects with the system's error number, as in \`errno 111\`. */
+/** Dials as a program inside does; rejects with the system's error number, as in `errno 111`. */
 export type Dial = (address: string, port: number, kind?: 'tcp' | 'udp') => Promise<Duplex>
 
 /** Lets this process speak from inside of a sandbox, so that a test may use all that Node has to attack with. */
