@@ -53,17 +53,29 @@ export function createServers(): Servers {
 }
 
 function answerRequests(server: Server, servings: WeakMap<Duplex, Serving>): void {
+  const unanswered = new WeakMap<Duplex, number>()
+  const count = (socket: Duplex, change: number) => unanswered.set(socket, (unanswered.get(socket) ?? 0) + change)
+  const isBehindAnother = (socket: Duplex) => (unanswered.get(socket) ?? 0) > 0
   server.on('request', (request, response) => {
-    const serving = servings.get(request.socket)
+    const { socket } = request
+    count(socket, 1)
+    response.once('close', () => count(socket, -1))
+    const serving = servings.get(socket)
     serving?.request(http1Exchange(serving.connection, request, response))
   })
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const serving = servings.get(socket)
     if (!serving) return void socket.destroy()
+    // The place for an answer is still another's. No client asks for this before it has heard all it asked for.
+    if (isBehindAnother(socket)) {
+      socket.destroy()
+      return serving.refused('upgrade-refused', { method: request.method ?? '', status: 400 })
+    }
     serving.webSocket(upgradeExchange(serving.connection, request), request, head)
   })
   server.on('connect', (request: IncomingMessage, socket: Duplex) => {
-    say(socket, 405, 'method-refused', 'CONNECT is not forwarded: dial the host itself.')
+    if (isBehindAnother(socket)) socket.destroy()
+    else say(socket, 405, 'method-refused', 'CONNECT is not forwarded: dial the host itself.')
     servings.get(socket)?.refused('method-refused', { method: 'CONNECT', host: request.url ?? '', status: 405 })
   })
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {

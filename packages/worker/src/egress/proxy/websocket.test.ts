@@ -27,6 +27,8 @@ interface Options {
   protocols?: string[]
   target?: string
   headers?: string[]
+  /** Thrown when the host gives another answer */
+  fault?: Error
 }
 
 async function listen(server: Server): Promise<number> {
@@ -39,7 +41,7 @@ async function listen(server: Server): Promise<number> {
 /** Asks through a relay that stands before this host; what it told of the outcome comes in `told`. */
 async function ask(
   hostPort: number,
-  { secrets, placeholders, protocols = [], target = '/chat', headers = [] }: Options,
+  { secrets, placeholders, protocols = [], target = '/chat', headers = [], fault }: Options,
 ) {
   const told: string[] = []
   const done = Promise.withResolvers<{ requestBytes: number; responseBytes: number }>()
@@ -59,6 +61,7 @@ async function ask(
         secrets: secrets && compileSecrets(secrets),
         placeholders: placeholders && compilePlaceholders(placeholders),
         declined: (answer) => {
+          if (fault) throw fault
           told.push(`declined ${answer.statusCode}`)
           socket.end('HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n')
         },
@@ -254,6 +257,16 @@ test('another answer than the one asked for is handed on, and a host that breaks
   const failed = await ask(await listen(gone), {})
   await once(failed.client, 'error')
   expect(failed.told).toEqual(['failed socket hang up'])
+})
+
+test('a fault in handing an answer on ends that conversation, and not the process', async () => {
+  const no = createServer().on('upgrade', (_request, socket) => socket.end('HTTP/1.1 401 No\r\n\r\n'))
+  const faulty = await ask(await listen(no), { fault: new Error('A fault of ours') })
+  const warned = once(process, 'warning')
+  await once(faulty.client, 'error')
+  await faulty.ended
+  expect(faulty.told).toEqual(['ended'])
+  expect(String((await warned)[0])).toContain('A fault of ours')
 })
 
 test('a client that leaves before the host has answered leaves nothing open', async () => {

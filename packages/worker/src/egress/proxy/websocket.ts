@@ -78,7 +78,15 @@ function converse(relay: WebSocketRelay): void {
     socket.off('data', collect).off('end', leave).off('close', leave)
     if (isSettled) return
     isSettled = true
-    tell()
+    try {
+      tell()
+    } catch (error) {
+      // Thrown out of an event it would end the process, with every sandbox's connections.
+      process.emitWarning(error as Error)
+      host.terminate()
+      socket.destroy()
+      relay.ended({ requestBytes: 0, responseBytes: 0 })
+    }
   }
   const leave = () => {
     host.terminate()

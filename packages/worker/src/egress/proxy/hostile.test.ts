@@ -1,0 +1,55 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { all, openWorld } from './testing/world.ts'
+
+const world = openWorld()
+
+/** A request for a WebSocket, byte by byte as it is sent. */
+const webSocketTo = (host: string, path: string, more: string[] = []) =>
+  [
+    `GET ${path} HTTP/1.1`,
+    `Host: ${host}`,
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==',
+    ...more,
+    '\r\n',
+  ].join('\r\n')
+
+async function stillServes(): Promise<void> {
+  const socket = await world.openPlain('plain.test')
+  socket.write('GET / HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n')
+  expect(await all(socket)).toMatch(/^HTTP\/1.1 200 /)
+  expect(world.egress.child.exitCode).toBeNull()
+}
+
+test('a WebSocket that is asked for behind an unanswered request is refused, and ends only its connection', async () => {
+  world.upstream.answer('/slow', async (_seen, response) => {
+    await wait(1000)
+    response.end('slow')
+  })
+  world.upstream.decline('/declined', () => 'no')
+  const alone = await world.openPlain('plain.test')
+  alone.write(webSocketTo('plain.test', '/declined'))
+  expect(await all(alone)).toMatch(/^HTTP\/1.1 403 /)
+  expect(await world.slot.records()).toMatchObject([{ decision: 'allowed', status: 403 }])
+
+  const behind = await world.openPlain('plain.test')
+  behind.write(`GET /slow HTTP/1.1\r\nHost: plain.test\r\n\r\n${webSocketTo('plain.test', '/declined')}`)
+  expect(await all(behind, 1500)).toBe('')
+  const records = await world.slot.records(2)
+  expect(records).toContainEqual(
+    expect.objectContaining({ decision: 'refused', reason: 'upgrade-refused', status: 400 }),
+  )
+  expect(world.upstream.requests.filter(({ target }) => target === '/declined')).toHaveLength(1)
+  await stillServes()
+})
+
+test('a WebSocket that is asked for after an answer on the same connection is taken', async () => {
+  const socket = await world.openPlain('plain.test')
+  socket.write('GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n')
+  await wait(300)
+  socket.write(webSocketTo('plain.test', '/chat'))
+  expect(await all(socket)).toMatch(/^HTTP\/1.1 200 .*HTTP\/1.1 101 /s)
+})
