@@ -199,7 +199,7 @@ function asFailure(error: Error, name: string): Failure {
 }
 
 function passedHeaders(headers: Headers, secrets: Secrets | undefined): Headers {
-  const own: Headers = {}
+  const own: Headers = Object.create(null)
   const named = String(headers.connection ?? '').toLowerCase()
   const options = named === '' || named === 'keep-alive' || named === 'close' ? undefined : named.split(/[\s,]+/)
   for (const name in headers) {

@@ -51,13 +51,13 @@ export class SentBody extends Readable {
 }
 
 /** Unpacks one way of compressing; undefined for those that aren't known. */
-const decompressors: Record<string, (() => Transform) | undefined> = {
-  gzip: createGunzip,
-  'x-gzip': createGunzip,
-  deflate: createInflate,
-  br: createBrotliDecompress,
-  zstd: createZstdDecompress,
-}
+const decompressors = new Map<string, () => Transform>([
+  ['gzip', createGunzip],
+  ['x-gzip', createGunzip],
+  ['deflate', createInflate],
+  ['br', createBrotliDecompress],
+  ['zstd', createZstdDecompress],
+])
 
 /**
  * Undoes a Content-Encoding, last applied first.
@@ -66,7 +66,7 @@ const decompressors: Record<string, (() => Transform) | undefined> = {
  */
 export function decompressorsFor(encoding: string): Transform[] | undefined {
   const names = encoding.split(',').map((name) => name.trim().toLowerCase())
-  const makers = names.filter((name) => name !== '' && name !== 'identity').map((name) => decompressors[name])
+  const makers = names.filter((name) => name !== '' && name !== 'identity').map((name) => decompressors.get(name))
   // Each more is more work for nothing that a host does.
   if (makers.length > 2 || makers.includes(undefined)) return undefined
   return makers.reverse().map((make) => (make as () => Transform)())

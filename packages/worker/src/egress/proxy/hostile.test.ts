@@ -53,3 +53,30 @@ test('a WebSocket that is asked for after an answer on the same connection is ta
   socket.write(webSocketTo('plain.test', '/chat'))
   expect(await all(socket)).toMatch(/^HTTP\/1.1 200 .*HTTP\/1.1 101 /s)
 })
+
+test.each(['constructor', '__proto__', 'toString'])('%s is a header like others', async (name) => {
+  const socket = await world.openPlain('plain.test')
+  socket.write(webSocketTo('plain.test', '/chat', [`${name}: mine`]))
+  expect(await all(socket)).toMatch(/^HTTP\/1.1 101 /)
+  expect(world.upstream.requests.at(-1)?.rawHeaders).toContain('mine')
+
+  world.upstream.answer('/odd', (_seen, response, request) => {
+    request.socket.end(`HTTP/1.1 200 OK\r\n${name}: theirs\r\nContent-Length: 2\r\n\r\nok`)
+    response.destroy()
+  })
+  for (const host of ['plain.test', 'api.test']) {
+    const asking = await world.openTls(host)
+    asking.write(`GET /odd HTTP/1.1\r\nHost: ${host}\r\n${name}: mine\r\nConnection: close\r\n\r\n`)
+    expect(await all(asking)).toMatch(new RegExp(`^HTTP/1.1 200 .*${name}: theirs.*ok$`, 'is'))
+  }
+})
+
+test.each(['constructor', '__proto__'])('an encoding called %s is one that nobody knows', async (encoding) => {
+  world.upstream.answer('/odd-encoding', (_seen, response) => {
+    response.writeHead(200, { 'content-encoding': encoding }).end('odd')
+  })
+  const socket = await world.openTls('api.test')
+  socket.write('GET /odd-encoding HTTP/1.1\r\nHost: api.test\r\n\r\n')
+  expect(await all(socket)).toMatch(/^HTTP\/1.1 502 .*encoding-unknown/s)
+  expect(await world.slot.records()).toMatchObject([{ reason: 'encoding-unknown', status: 502 }])
+})

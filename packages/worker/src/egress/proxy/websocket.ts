@@ -118,7 +118,8 @@ function converse(relay: WebSocketRelay): void {
 
 /** Makes of headers that go out those of a handshake; protocols are one of its parts. */
 function handshake(flat: string[]): { headers: Record<string, string[]>; protocols: string[] } {
-  const headers: Record<string, string[]> = {}
+  // Without a prototype: "constructor" and "__proto__" are names like others.
+  const headers: Record<string, string[]> = Object.create(null)
   const protocols: string[] = []
   for (let at = 0; at < flat.length; at += 2) {
     const [name = '', value = ''] = flat.slice(at, at + 2)
