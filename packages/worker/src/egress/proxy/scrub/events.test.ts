@@ -141,3 +141,17 @@ test('messages: each for itself and against each other, text and binary, in thei
   scrubber.end()
   expect(texts()).toEqual(['text s'])
 })
+
+test.each([
+  ['things that are counted', JSON.stringify(Array.from({ length: 9_000 }, (_, index) => ({ index, text: 'yes' })))],
+  ['long keys', JSON.stringify({ ['k'.repeat(100_000)]: Array.from({ length: 9_000 }, () => 'yes') })],
+  ['long paths', `${`{"${'k'.repeat(190)}":`.repeat(60)}${JSON.stringify(Array(1_900).fill('yes'))}${'}'.repeat(60)}`],
+  ['a long name of a field', `${'k'.repeat(500_000)}:${JSON.stringify(Array(1_900).fill('yes'))}`],
+])('a line with %s takes no more memory than its size explains', (what, line) => {
+  const type = what.includes('field') ? 'text/event-stream' : 'application/x-ndjson'
+  const before = process.memoryUsage().rss
+  const began = performance.now()
+  expect(scrub(`${line}\n`, 65_536, type)).toBe(`${line}\n`)
+  expect(process.memoryUsage().rss - before).toBeLessThan(150_000_000)
+  expect(performance.now() - began).toBeLessThan(2_000)
+})

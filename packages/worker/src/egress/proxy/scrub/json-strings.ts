@@ -21,13 +21,20 @@ interface Level {
 }
 
 const MAX_DEPTH = 64
+// Each string has its path in its name, so that long ones would multiply.
+const MAX_STRINGS = 2_000
+const MAX_KEY_LENGTH = 200
+const MAX_PATH_LENGTH = 500
+const MAX_INDEXES_LENGTH = 500
+const MAX_INDEX_LENGTH = 20
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c]
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d]
 
 /**
  * Finds the strings of an object or list without making anything of it.
  *
- * @returns nothing when the text is neither, or broken in a way that matters here
+ * @returns nothing when the text is neither, broken in a way that matters here, or more than a piece of what is said:
+ * thousands of strings, or keys of hundreds of characters
  */
 export function stringsOf(text: Buffer): JsonStrings | undefined {
   const levels: Level[] = []
@@ -40,7 +47,9 @@ export function stringsOf(text: Buffer): JsonStrings | undefined {
     if (closed && byte !== undefined && byte > 0x20) return undefined
     if (byte === OPEN_OBJECT || byte === OPEN_LIST) {
       if (levels.length === MAX_DEPTH) return undefined
-      levels.push({ path: level ? pathIn(level) : '', place: byte === OPEN_LIST ? 0 : -1, key: '' })
+      const path = level ? pathIn(level) : ''
+      if (path.length > MAX_PATH_LENGTH) return undefined
+      levels.push({ path, place: byte === OPEN_LIST ? 0 : -1, key: '' })
       at++
     } else if (!level) {
       if (byte === undefined || byte > 0x20) return undefined
@@ -56,12 +65,16 @@ export function stringsOf(text: Buffer): JsonStrings | undefined {
     } else if (byte === QUOTE) {
       const to = endOfString(text, at + 1)
       if (to < 0) return undefined
-      if (isKey(text, to + 1, level)) level.key = text.toString('latin1', at + 1, to)
+      if (isKey(text, to + 1, level)) {
+        if (to - at - 1 > MAX_KEY_LENGTH) return undefined
+        level.key = text.toString('latin1', at + 1, to)
+      } else if (found.strings.length === MAX_STRINGS) return undefined
       else found.strings.push({ path: pathIn(level), from: at + 1, to })
       at = to + 1
     } else if (byte !== undefined && byte >= 0x30 && byte <= 0x39 && /index$/i.test(level.key)) {
       const end = endOfNumber(text, at)
-      found.indexes += ` ${pathIn(level)}=${text.toString('latin1', at, end)}`
+      const index = ` ${pathIn(level)}=${text.toString('latin1', at, Math.min(end, at + MAX_INDEX_LENGTH))}`
+      if (found.indexes.length + index.length <= MAX_INDEXES_LENGTH) found.indexes += index
       at = end
     } else at++
   }

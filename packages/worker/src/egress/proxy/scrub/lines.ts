@@ -6,6 +6,7 @@ import { type ByteScrubber, openByteScrubber } from './stream.ts'
 const NOTHING = Buffer.alloc(0)
 /** A line longer than this is not compared with those around it. */
 const MAX_LINE_BYTES = 1024 * 1024
+const MAX_NAME_LENGTH = 200
 const [LF, CR, COLON, SPACE] = [0x0a, 0x0d, 0x3a, 0x20]
 
 /**
@@ -67,7 +68,7 @@ function segmentsOfField(line: Buffer): Segment[] {
   const from = line[colon + 1] === SPACE ? colon + 2 : colon + 1
   let to = line.length
   while (to > from && (line[to - 1] === LF || line[to - 1] === CR)) to--
-  return segmentsIn(line, from, to, line.toString('latin1', 0, colon))
+  return segmentsIn(line, from, to, line.toString('latin1', 0, Math.min(colon, MAX_NAME_LENGTH)))
 }
 
 function segmentsIn(bytes: Buffer, from: number, to: number, name: string): Segment[] {
