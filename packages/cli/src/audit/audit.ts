@@ -81,7 +81,8 @@ export async function auditSecrets(options: AuditOptions): Promise<Report> {
 const noCallbacks =
   'Callbacks were not looked at: this installation delivers none to this machine (PAWS_DELIVERY_ALLOW=127.0.0.0/8 would)'
 
-const markerOf = (place: Place) => `marker in ${place}`
+const markerPrefix = 'marker in '
+const markerOf = (place: Place) => `${markerPrefix}${place}`
 
 function namedValues({ markers, secrets }: Plan, own: Record<string, string>): Record<string, string> {
   const marked = (Object.keys(markers) as Place[]).map((place) => [markerOf(place), markers[place]])
@@ -121,7 +122,7 @@ async function lookOnce({ place, subject, search, note }: Looking): Promise<Plac
     bytes += looked.bytes
     for (const { name, form } of looked.found) {
       if (name === markerOf(place)) marker.add(form)
-      else if (!name.startsWith('marker in ')) leaks.push({ name, form, where: item.where })
+      else if (!name.startsWith(markerPrefix)) leaks.push({ name, form, where: item.where })
     }
   }
   const planted = place !== 'callbacks' || subject.callbacks !== undefined

@@ -50,6 +50,7 @@ async function run({ host, valueFile, json }: Options, { config, output }: Conte
   if (json) output.json({ good: isGood(report), ...report })
   else show(report, host, output)
   if (!isGood(report)) throw new Exit(exitCodes.failed, verdict(report))
+  if (!json) output.line(`No secret was found in ${report.places.filter(({ things }) => things > 0).length} places.`)
 }
 
 function valuesOf(text: string): Record<string, string> {
@@ -82,7 +83,8 @@ function show(report: Report, host: string, output: Context['output']): void {
     for (const { name, form, where } of leaks) output.line(`FOUND: ${name}, as ${form}, in ${where}`)
   }
   for (const note of report.notes) output.note(`! ${note}`)
-  output.note(`The made-up credentials went out to ${host} in ${report.sent} requests that were answered.`)
+  if (report.sent > 0)
+    output.note(`The made-up credentials went out to ${host}, which answered ${report.sent} requests.`)
   output.note('Not looked at: the memory of the worker and its egress process, which hold secrets while sessions run.')
 }
 

@@ -38,8 +38,11 @@ export async function startSubject(
   const { client, host } = options
   const began = new Date()
   const undo: (() => Promise<unknown>)[] = []
+  // Each step is tried, also when the control plane is gone by now: what is open here would keep this process alive.
   const close = async () => {
-    for (const step of undo.splice(0).reverse()) await step()
+    const failures: unknown[] = []
+    for (const step of undo.splice(0).reverse()) await step().catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
   }
   try {
     const recorder = await recordCallbacks()
@@ -62,7 +65,8 @@ export async function startSubject(
       close,
     }
   } catch (error) {
-    await close()
+    // What went wrong first is the reason to hear of.
+    await close().catch(() => undefined)
     throw error
   }
 }
