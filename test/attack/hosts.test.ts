@@ -90,6 +90,24 @@ describe.each(Object.entries(drivers))('%s: hostile hosts', { timeout: 30_000 },
     })
   })
 
+  test('a request that may have had its effect is not sent again when the host breaks off', async () => {
+    for (const [method, body] of [
+      ['POST', ''],
+      ['POST', 'pay'],
+      ['PUT', 'pay'],
+      ['DELETE', ''],
+      ['PATCH', 'pay'],
+    ] as const) {
+      world.upstream.answer('/broken', (_seen, _response, { socket }) => socket.destroy())
+      // On a connection that was kept, which might have been closed meanwhile.
+      expect(await box().request({ host: 'api.test' })).toMatchObject({ status: 200 })
+      world.upstream.forget()
+      const reply = await box().request({ host: 'api.test', method, path: '/broken', body })
+      expect([reply.status, reasonIn(reply)]).toEqual([502, 'upstream-unreachable'])
+      expect(world.upstream.requests.map((seen) => [seen.method, seen.target])).toEqual([[method, '/broken']])
+    }
+  })
+
   test('headers of the connection to it are not handed on', async () => {
     bytes = answer(
       'ok',
