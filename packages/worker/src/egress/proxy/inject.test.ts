@@ -79,6 +79,18 @@ test('a header that makes another method or path of the request does not go with
   ])
 })
 
+test('a name with "_" for "-" is the same name, for servers that read it so', () => {
+  const came = [
+    ...['X_Api_Key', '1', 'x-api_key', '2', 'X_Auth_Token', '3', 'X_HTTP_Method_Override', 'DELETE'],
+    ...['X_Original_URL', '/', 'Accept_Encoding', 'gzip', 'Transfer_Encoding', 'chunked', 'Content_Length', '1'],
+    ...['Connection', 'x-named', 'X_Named', '4', 'x_b', '5'],
+  ]
+  for (const name of ['x-api-key', 'X_Api_Key']) {
+    const sent = sentHeaders(came, sending({ headers: { [name]: 'secret-value' } }, { dropLength: true }))
+    expect(sent).toEqual([...own, 'x_b', '5', ...searched, name, 'secret-value'])
+  }
+})
+
 test('placeholders are swapped, in Basic too, and their header stays beside an added one', () => {
   const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`
   const came = ['Authorization', basic(`user:${standIn}`), 'X-Token', standIn]

@@ -1,4 +1,4 @@
-import type { Credential } from './policy.ts'
+import { type Credential, folded } from './policy.ts'
 import { swapHeader } from './scrub/index.ts'
 
 /** Between two neighbours only, and what undici sends itself. */
@@ -55,18 +55,18 @@ export function sentHeaders(headers: string[], sending: Sending): string[] {
   const sent: string[] = ['host', hostName]
   for (let at = 0; at < headers.length; at += 2) {
     const name = headers[at] as string
-    const lowerName = name.toLowerCase()
-    if (hopByHop.has(lowerName) || named?.has(lowerName)) continue
-    if (searched && hidesAnswer.has(lowerName)) continue
-    if (dropLength && lowerName === 'content-length') continue
-    if (dropEncoding && lowerName === 'content-encoding') continue
+    const foldedName = folded(name)
+    if (hopByHop.has(foldedName) || named?.has(foldedName)) continue
+    if (searched && hidesAnswer.has(foldedName)) continue
+    if (dropLength && foldedName === 'content-length') continue
+    if (dropEncoding && foldedName === 'content-encoding') continue
     const came = headers[at + 1] as string
     const value = credential && !credential.placeholders.none ? swapHeader(credential.placeholders, came) : came
-    if (credential && overrides.has(lowerName)) continue
+    if (credential && overrides.has(foldedName)) continue
     if (injects) {
-      if (credential.headers.some((header) => header.lowerName === lowerName)) continue
+      if (credential.headers.some((header) => header.folded === foldedName)) continue
       // One that holds a placeholder was meant to sign in by the session's own credential.
-      if (signsIn.has(lowerName) && value === came) continue
+      if (signsIn.has(foldedName) && value === came) continue
     }
     sent.push(name, value)
   }
@@ -82,7 +82,7 @@ function namedByConnection(headers: string[]): Set<string> | undefined {
   for (let at = 0; at < headers.length; at += 2) {
     const name = headers[at] as string
     if (name.length !== 10 || name.toLowerCase() !== 'connection') continue
-    for (const token of (headers[at + 1] as string).toLowerCase().split(',')) {
+    for (const token of folded(headers[at + 1] as string).split(',')) {
       const trimmed = token.trim()
       // Nobody can have these taken away by it: they frame the body.
       if (trimmed === 'content-length' || trimmed === 'close' || trimmed === 'keep-alive') continue

@@ -8,7 +8,10 @@ export interface Rules {
   /** Names that were given exactly, sorted */
   exact: string[]
   auditLog: boolean
-  /** Every value of every credential: any of these hosts may hand on what another was sent */
+  /**
+   * The values of all credentials together: a host with one may hand on what another was sent. Only the answers of such
+   * hosts are searched.
+   */
   secrets: Secrets
 }
 
@@ -19,7 +22,7 @@ export interface Host {
 }
 
 export interface Credential {
-  headers: { name: string; lowerName: string; value: string; gitValue?: string }[]
+  headers: { name: string; folded: string; value: string; gitValue?: string }[]
   placeholders: Placeholders
   /** Whether what it does depends on the path, so that a path must have one reading only */
   dependsOnPath: boolean
@@ -34,6 +37,9 @@ export function plainName(text: string): string | undefined {
   const name = (text.endsWith('.') ? text.slice(0, -1) : text).toLowerCase()
   return plain.test(name) ? name : undefined
 }
+
+/** A header's name as servers read it that hand headers to programs as variables: X_Api_Key is X-Api-Key there. */
+export const folded = (name: string): string => name.toLowerCase().replaceAll('_', '-')
 
 export function compileRules(rules: SlotRules): Rules {
   const operators = new Set(rules.operators)
@@ -85,7 +91,7 @@ function compileCredential({ headers, placeholders, paths, methods }: SlotCreden
   return {
     headers: Object.entries(headers).map(([name, value]) => ({
       name,
-      lowerName: name.toLowerCase(),
+      folded: folded(name),
       value,
       gitValue: basicForGit(value),
     })),
