@@ -1,5 +1,5 @@
 import { pipeline, Readable, type Transform } from 'node:stream'
-import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib'
+import { constants, createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib'
 import { type Escape, openSwap, type Placeholders, type Swap } from './scrub/index.ts'
 
 /** Up to here a body that changes is taken whole, so that it still goes out with its length: not all hosts do without. */
@@ -56,7 +56,8 @@ const decompressors = new Map<string, () => Transform>([
   ['x-gzip', createGunzip],
   ['deflate', createInflate],
   ['br', createBrotliDecompress],
-  ['zstd', createZstdDecompress],
+  // What RFC 9659 allows: a host could ask for a window of 128 MB for each answer otherwise.
+  ['zstd', () => createZstdDecompress({ params: { [constants.ZSTD_d_windowLogMax]: 23 } })],
 ])
 
 /**

@@ -1,4 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises'
+import { constants, createZstdCompress } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { all, openWorld } from './testing/world.ts'
 
@@ -79,4 +80,25 @@ test.each(['constructor', '__proto__'])('an encoding called %s is one that nobod
   socket.write('GET /odd-encoding HTTP/1.1\r\nHost: api.test\r\n\r\n')
   expect(await all(socket)).toMatch(/^HTTP\/1.1 502 .*encoding-unknown/s)
   expect(await world.slot.records()).toMatchObject([{ reason: 'encoding-unknown', status: 502 }])
+})
+
+test.each([
+  [23, 'allowed'],
+  [24, 'refused'],
+])('a zstd window of 2^%i bytes is %s', async (windowLog, outcome) => {
+  world.upstream.answer('/window', (_seen, response) => {
+    response.writeHead(200, { 'content-encoding': 'zstd' })
+    const compress = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: windowLog } })
+    compress.pipe(response)
+    // In two pieces, so that its length, which would do for a window, is not known before.
+    compress.write('a'.repeat(1000))
+    compress.flush(() => compress.end('the end'))
+  })
+  const socket = await world.openTls('api.test')
+  socket.write('GET /window HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n')
+  const text = await all(socket)
+  const [record] = await world.slot.records()
+  expect(text.includes('the end')).toBe(outcome === 'allowed')
+  expect(record?.reason).toBe(outcome === 'allowed' ? undefined : 'upstream-unreachable')
+  await stillServes()
 })
