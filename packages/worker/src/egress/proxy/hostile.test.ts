@@ -1,5 +1,8 @@
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { setTimeout as wait } from 'node:timers/promises'
 import { constants, createZstdCompress } from 'node:zlib'
+import { decode, encode } from 'dns-packet'
 import { expect, test } from 'vitest'
 import { all, openWorld } from './testing/world.ts'
 
@@ -101,4 +104,43 @@ test.each([
   expect(text.includes('the end')).toBe(outcome === 'allowed')
   expect(record?.reason).toBe(outcome === 'allowed' ? undefined : 'upstream-unreachable')
   await stillServes()
+})
+
+/** Nobody acknowledges the records of these, so that there is no room for more. */
+async function fillRecords(): Promise<void> {
+  const socket = await world.openPlain('plain.test')
+  socket.write('GET / HTTP/1.1\r\nHost: api.test\r\n\r\n'.repeat(2100))
+  let count = 0
+  while (count < 2000) count += (await world.egress.heard('records')).records.length
+  socket.destroy()
+}
+
+test('malformed requests wait for room like others', async () => {
+  await fillRecords()
+  const socket = await world.openPlain('plain.test')
+  socket.write('BAD\r\n\r\n')
+  const text = all(socket, 3000)
+  await wait(500)
+  expect(world.egress.said.filter(({ type }) => type === 'records')).toEqual([])
+  await world.egress.send({ type: 'recorded', slot: world.slot.name, count: 2000 })
+  expect(await text).toMatch(/^HTTP\/1.1 400 /)
+})
+
+test('questions by datagram are let fall while there is no room', async () => {
+  await fillRecords()
+  const socket = createSocket('udp6')
+  const ask = (id: number) => {
+    const query = encode({ type: 'query', id, questions: [{ type: 'A', name: 'plain.test' }] })
+    socket.send(query, world.slot.ports['dns-udp'], '::1')
+  }
+  const answered: (number | undefined)[] = []
+  socket.on('message', (message) => answered.push(decode(message).id))
+  for (let id = 1; id < 50; id++) ask(id)
+  await wait(300)
+  await world.egress.send({ type: 'recorded', slot: world.slot.name, count: 2000 })
+  await wait(300)
+  ask(50)
+  await once(socket, 'message')
+  expect(answered).toEqual([50])
+  socket.close()
 })

@@ -67,8 +67,10 @@ function readQuestion(message: Buffer): { id: number; flags: number; question: Q
   }
 }
 
-export function serveDatagrams(socket: DatagramSocket, resolve: Resolve): void {
+/** @param isBusy says when questions are let fall: nothing holds back who sends them, and clients ask again */
+export function serveDatagrams(socket: DatagramSocket, resolve: Resolve, isBusy: () => boolean): void {
   socket.on('message', (message, from) => {
+    if (isBusy()) return
     void answer(message, resolve).then((reply) => {
       if (reply) send(socket, reply, from.port, from.address)
     })

@@ -72,13 +72,19 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
       },
     })
   }
+  const withRoom = async (socket: Socket, go: (address: string, hostName: string | undefined) => void) => {
+    const address = dialled(socket)
+    const room = records.room()
+    if (room) await room
+    if (!socket.destroyed) go(address, names.nameOf(address))
+  }
   const serve: Record<Exclude<Listen['what'], 'dns-udp'>, (socket: Socket) => void> = {
-    http: (socket) => open(socket, dialled(socket), names.nameOf(dialled(socket)), false),
+    // Whatever may be recorded of a connection has room first: of what is malformed, too.
+    http: (socket) => {
+      void withRoom(socket, (address, hostName) => open(socket, address, hostName, false))
+    },
     https: (socket) => {
-      void (records.room() ?? Promise.resolve()).then(() => {
-        const address = dialled(socket)
-        const hostName = names.nameOf(address)
-        if (socket.destroyed) return
+      void withRoom(socket, (address, hostName) => {
         if (hostName !== undefined && rules?.hostOf(hostName)) return terminator?.take(socket)
         records.add(refusal(hostName ? 'name-not-allowed' : 'address-not-pinned', 443, { host: hostName ?? address }))
         socket.destroy()
@@ -91,7 +97,7 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
     listen: (what, handle) => {
       if (what === 'dns-udp') {
         const socket = openDatagrams(handle)
-        serveDatagrams(socket, names.resolve)
+        serveDatagrams(socket, names.resolve, () => records.room() !== undefined)
         listeners.push(socket)
       } else {
         const server = createServer({ noDelay: true }, (socket) => take(socket, what))

@@ -52,6 +52,7 @@ export async function startEgressProcess(settings: Partial<Configure>, execArgv:
     const authority = await createAuthority()
     let request = 0
     return {
+      name: slot,
       ports,
       authority,
       allow: async (rules: Partial<SlotRules>, pins: Pin[] = []) => {
