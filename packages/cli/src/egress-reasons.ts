@@ -31,7 +31,10 @@ export function summaryOf(records: EgressRecord[]): string | undefined {
   return `${once.slice(0, 3).join(', ')}${once.length > 3 ? ` and ${once.length - 3} more` : ''}`
 }
 
-/** A sandbox chooses these texts, and a terminal obeys some bytes: what it could not show becomes `\x…`. */
+/**
+ * A sandbox chooses these texts, and a terminal obeys some bytes: what it could not show becomes `\x…`. A worker escapes
+ * records as well; it is done here again since workers are trusted less.
+ */
 export function printable(text: string): string {
   return text.replaceAll(/[^\x20-\x7e]/g, (char) => `\\x${(char.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`)
 }
