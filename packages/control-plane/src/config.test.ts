@@ -1,3 +1,7 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { rootCertificates } from 'node:tls'
 import { expect, test } from 'vitest'
 import { readConfig } from './config.ts'
 
@@ -26,4 +30,24 @@ test('an error names every variable that is wrong, and how', () => {
 test('a lease that a restart would outlast needs a setting that says so', () => {
   expect(() => readConfig({ ...least, PAWS_LEASE_MS: '120000' })).toThrow('PAWS_LEASE_MS must be more than 120000')
   expect(readConfig({ ...least, PAWS_LEASE_MS: '2000', PAWS_UNSAFE_SHORT_LEASES: '1' }).leaseMs).toBe(2000)
+})
+
+test("certificates of the operator's own come in a file, which must be there and hold some", () => {
+  const folder = mkdtempSync(join(tmpdir(), 'paws-config-'))
+  const file = join(folder, 'ca.pem')
+  const [one = '', two = ''] = rootCertificates
+  const read = (text: string) => {
+    writeFileSync(file, text)
+    return readConfig({ ...least, PAWS_EGRESS_EXTRA_CA: file }).extraCa
+  }
+  expect(readConfig(least).extraCa).toEqual([])
+  expect(read(`# ours\n${one}\nand\n${two}`)).toEqual([one, two])
+  expect(() => read('no certificate')).toThrow(
+    `PAWS_EGRESS_EXTRA_CA must be a file of certificates, PEM: ${file} has none`,
+  )
+  expect(() => read(one.replace('MII', 'AAA'))).toThrow("PAWS_EGRESS_EXTRA_CA can't be read as certificates, PEM")
+  rmSync(folder, { recursive: true })
+  expect(() => readConfig({ ...least, PAWS_EGRESS_EXTRA_CA: file })).toThrow(
+    `PAWS_EGRESS_EXTRA_CA can't be read as certificates, PEM: ENOENT: no such file or directory, open '${file}'`,
+  )
 })

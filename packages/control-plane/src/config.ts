@@ -1,3 +1,5 @@
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import ipaddr from 'ipaddr.js'
@@ -22,6 +24,18 @@ const cidrs = z.string().transform((text, context) => {
   return ranges.filter(Boolean)
 })
 
+const certificates = z.string().transform((file, context) => {
+  try {
+    const found = readFileSync(file, 'utf8').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+    for (const certificate of found) new X509Certificate(certificate)
+    if (found.length === 0) context.addIssue(`must be a file of certificates, PEM: ${file} has none`)
+    return [...found]
+  } catch (error) {
+    context.addIssue(`can't be read as certificates, PEM: ${(error as Error).message}`)
+    return []
+  }
+})
+
 const Environment = z.object({
   DATABASE_URL: z
     .string('must be a URL like postgres://user:password@host:5432/paws')
@@ -35,7 +49,7 @@ const Environment = z.object({
   PAWS_UNSAFE_SHORT_LEASES: z.enum(['0', '1']).default('0'),
   PAWS_QUEUE_LIMIT: number(1, 10_000_000).default(10_000),
   PAWS_DELIVERY_ALLOW: cidrs.default([]),
-  PAWS_EGRESS_EXTRA_CA: z.string().min(1).optional(),
+  PAWS_EGRESS_EXTRA_CA: certificates.default([]),
   PAWS_BLOBS: z.string().min(1).optional(),
   PAWS_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
 })
@@ -57,8 +71,8 @@ export interface Config {
   queueLimit: number
   /** Ranges that callbacks may go to although they aren't public */
   deliveryAllow: string[]
-  /** File of certificates trusted for callbacks beside those that Node brings */
-  extraCaFile: string | undefined
+  /** Certificates, PEM, trusted for callbacks beside those that Node brings */
+  extraCa: string[]
   /** A folder, or `s3://bucket/prefix?endpoint=…` */
   blobs: string
   logLevel: string
@@ -97,7 +111,7 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     leaseMs: env.PAWS_LEASE_MS,
     queueLimit: env.PAWS_QUEUE_LIMIT,
     deliveryAllow: env.PAWS_DELIVERY_ALLOW,
-    extraCaFile: env.PAWS_EGRESS_EXTRA_CA,
+    extraCa: env.PAWS_EGRESS_EXTRA_CA,
     blobs: env.PAWS_BLOBS ?? join(env.PAWS_DATA, 'blobs'),
     logLevel: env.PAWS_LOG_LEVEL,
   }

@@ -69,7 +69,7 @@ async function openServices(config: Config, log: Logger, opening: AsyncDisposabl
       jobs,
       log,
       allow: config.deliveryAllow,
-      extraCaFile: config.extraCaFile,
+      extraCa: config.extraCa,
       secrets: (orgId) => signingSecrets(db, vault, orgId),
       body: (orgId, sessionId) => callbackBody(db, orgId, sessionId),
     }),

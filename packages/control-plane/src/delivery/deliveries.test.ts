@@ -207,7 +207,7 @@ test('the certificate is verified, by authorities that the operator added too', 
 
   await database.db.deleteFrom('deliveries').execute()
   await closers.pop()?.()
-  await endSession(url, { resolve, extraCaFile: cert })
+  await endSession(url, { resolve, extraCa: [await readFile(cert, 'utf8')] })
   await settled('delivered')
   expect(received).toHaveLength(1)
 })

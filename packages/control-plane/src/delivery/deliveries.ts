@@ -54,7 +54,7 @@ interface Attempt {
 export async function openDeliveries(options: DeliveriesOptions): Promise<Deliveries> {
   const { db, jobs, log } = options
   const schedule = options.scheduleMs ?? standardSchedule
-  const poster = await openPoster(options)
+  const poster = openPoster(options)
   let closing = false
 
   async function send(trx: Transaction, { attempt, ...rest }: Attempt, orgId: string) {

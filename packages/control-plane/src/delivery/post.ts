@@ -1,5 +1,4 @@
 import { lookup as resolveName } from 'node:dns/promises'
-import { readFile } from 'node:fs/promises'
 import type { LookupFunction } from 'node:net'
 import { getCACertificates } from 'node:tls'
 import { isWithin, refusalOf } from '@paws/addresses'
@@ -17,8 +16,8 @@ export type Resolve = (name: string) => Promise<{ address: string; family: numbe
 export interface PosterOptions {
   /** Ranges that callbacks may go to although they aren't public, by plain http as well */
   allow: string[]
-  /** File of certificates trusted beside those that Node brings */
-  extraCaFile?: string | undefined
+  /** Certificates, PEM, trusted beside those that Node brings */
+  extraCa?: string[]
   /** Instead of the system's resolver */
   resolve?: Resolve
 }
@@ -35,13 +34,12 @@ export interface Poster {
 }
 
 /** Opens what posts callbacks. Names are resolved here, and what is dialled is the very address that was vetted. */
-export async function openPoster(options: PosterOptions): Promise<Poster> {
-  const { allow, resolve = (name) => resolveName(name, { all: true }) } = options
-  const extra = options.extraCaFile ? [await readFile(options.extraCaFile, 'utf8')] : []
+export function openPoster(options: PosterOptions): Poster {
+  const { allow, extraCa = [], resolve = (name) => resolveName(name, { all: true }) } = options
   const agents = {
     'https:': agent(
       lookupVetted(resolve, (address) => refusalOf(address, allow)),
-      [...getCACertificates('default'), ...extra],
+      [...getCACertificates('default'), ...extraCa],
     ),
     'http:': agent(lookupVetted(resolve, refuseUnopened), []),
   }
