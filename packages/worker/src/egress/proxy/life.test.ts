@@ -1,6 +1,8 @@
+import { fork } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { text as textOf } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { decode, encode, type RecordType } from 'dns-packet'
 import { describe, expect, test } from 'vitest'
@@ -98,4 +100,20 @@ describe('life', () => {
     expect(records).toHaveLength(3000)
     socket.destroy()
   })
+})
+
+test('a fault that nothing has caught is told in one line that quotes nothing', async () => {
+  const child = fork(new URL('main.ts', import.meta.url), {
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    env: {},
+    execArgv: [],
+  })
+  const said = child.stderr && textOf(child.stderr)
+  // Nobody has said yet what the operator has set.
+  child.send({ type: 'listen', slot: 'early', what: 'http' })
+  const [code] = await once(child, 'exit')
+  expect(code).toBe(1)
+  expect(await said).toMatch(/^Ends by a fault: Error .*main\.ts:\d+.*\n$/)
+  expect(await said).not.toContain('given a socket')
 })

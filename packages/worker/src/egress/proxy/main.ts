@@ -53,6 +53,17 @@ async function handle(message: ToEgress, socket: unknown): Promise<void> {
   }
 }
 
+// Every sandbox's connections end with this process, so the operator is told why: in one line, by which our code is found.
+// What an error says may quote what it was about, a secret for instance.
+process.on('uncaughtException', (fault: Error & { code?: unknown }) => {
+  const at =
+    String(fault?.stack)
+      .replace(String(fault?.message), '')
+      .match(/^ +at .+$/gm) ?? []
+  const where = at.slice(0, 8).map((line) => line.trim())
+  process.stderr.write(`Ends by a fault: ${fault?.name} ${fault?.code ?? ''} ${where.join(' ')}\n`)
+  process.exit(1)
+})
 process.on('message', (message: ToEgress, socket: unknown) => void handle(message, socket))
 process.on('disconnect', () => process.exit(0))
 // The worker ends this process; a terminal's Ctrl-C, which reaches every process, must not do it first.
