@@ -64,7 +64,7 @@ test('a dot at the end is what resolvers add: the proxy takes it off, the contra
 
 test('they agree on whatever else there is', () => {
   const usual = { arbitrary: fc.constantFrom('a', 'Z', '0', '-', '_', '.', 'com', '.com'), weight: 20 }
-  const odd = { arbitrary: fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }), weight: 1 }
+  const odd = { arbitrary: fc.integer({ max: 0xff_ff, min: 0 }).map((code) => String.fromCharCode(code)), weight: 1 }
   const text = fc.array(fc.oneof(usual, odd), { maxLength: 12 }).map((parts) => parts.join(''))
   fc.assert(
     fc.property(
