@@ -155,3 +155,25 @@ test.each([
   expect(process.memoryUsage().rss - before).toBeLessThan(150_000_000)
   expect(performance.now() - began).toBeLessThan(2_000)
 })
+
+test('a secret that repeats itself holds nobody up in a stream of its letters', () => {
+  const { push, end } = openScrub(compileSecrets([`${'a'.repeat(7_999)}b`]), 'text/event-stream')
+  const began = performance.now()
+  let answer = ''
+  for (let at = 0; at < 20_000; at++) answer += push(Buffer.from(delta('a')))
+  answer += end()
+  expect(performance.now() - began).toBeLessThan(5_000)
+  // None is told after the search was given up, and the frames stay.
+  expect(said(answer)).toMatch(/^\*+$/)
+  expect(answer.match(/\n\n/g)).toHaveLength(20_000)
+})
+
+test('strings that begin like a secret, each under another name, hold nobody up', () => {
+  const { push, end } = openScrub(secrets, 'application/x-ndjson')
+  const began = performance.now()
+  let given = 0
+  for (let at = 0; at < 50_000; at++) given += push(Buffer.from(`{"${at}":"sk-"}\n`)).length
+  given += end().length
+  expect(performance.now() - began).toBeLessThan(5_000)
+  expect(given).toBeGreaterThan(500_000)
+})

@@ -1,3 +1,4 @@
+import { allow, type Effort, openEffort } from './effort.ts'
 import { openLineScrubber, segmentsOfMessage } from './lines.ts'
 import { type Matcher, openMatcher } from './matcher.ts'
 import { partsOf, SHORTEST } from './parts.ts'
@@ -6,7 +7,8 @@ import { type ByteScrubber, MASK, openByteScrubber } from './stream.ts'
 
 /*
  * Secrets that come back in an answer become "***" before the sandbox sees them: as they are, in base64, hexadecimal,
- * escaped for a URL or JSON, and split over any boundary. Values under eight characters are not searched.
+ * escaped for a URL or JSON, and split over any boundary. Values under eight characters are not searched. Nothing here
+ * throws: what would cost too much to search (effort.ts) is "***" from there to its end.
  */
 
 export {
@@ -43,7 +45,7 @@ export function compileSecrets(values: string[]): Secrets {
 export function scrubText(secrets: Secrets, text: string): string {
   if (secrets.none || text.length < SHORTEST || !secrets.matcher().mayHold(text)) return text
   const encoding = /[^\0-\xff]/.test(text) ? 'utf8' : 'latin1'
-  return scrubWhole(secrets.matcher(), Buffer.from(text, encoding)).toString(encoding)
+  return scrubWhole(secrets.matcher(), Buffer.from(text, encoding), openEffort()).toString(encoding)
 }
 
 export interface Scrub {
@@ -116,13 +118,14 @@ export function openMessageScrub(secrets: Secrets, send: (message: Message) => v
   if (secrets.none) return { push: send, end: () => undefined }
   const matcher = secrets.matcher()
   const seams = openSeams<boolean>(matcher)
+  const effort = openEffort()
   const pass = (units: Unit<boolean>[]) => {
     for (const { bytes, label } of units) send({ bytes, binary: label })
   }
   const timer = holdTimer(() => pass(seams.release()))
   return {
     push(message) {
-      const bytes = scrubWhole(matcher, message.bytes)
+      const bytes = scrubWhole(matcher, message.bytes, effort)
       pass(seams.add({ bytes, segments: segmentsOfMessage(bytes), label: message.binary }))
       timer.set(seams.holds)
     },
@@ -133,8 +136,9 @@ export function openMessageScrub(secrets: Secrets, send: (message: Message) => v
   }
 }
 
-function scrubWhole(matcher: Matcher, bytes: Buffer): Buffer {
-  const { found } = matcher.search(bytes, true)
+function scrubWhole(matcher: Matcher, bytes: Buffer, effort: Effort): Buffer {
+  allow(effort, bytes.length)
+  const { found } = matcher.search(bytes, true, effort)
   if (found.length === 0) return bytes
   const pieces: Buffer[] = []
   let at = 0

@@ -1,3 +1,4 @@
+import type { Effort } from './effort.ts'
 import { SHORTEST } from './parts.ts'
 import { type Edge, type Spellings, spell } from './spellings.ts'
 
@@ -10,8 +11,11 @@ export interface Findings {
 }
 
 export interface Matcher {
-  /** @param last whether nothing follows, so that a beginning is none */
-  search(bytes: Uint8Array, last: boolean): Findings
+  /**
+   * @param last whether nothing follows, so that a beginning is none
+   * @param effort what it may cost; when that is spent all the rest counts as a secret
+   */
+  search(bytes: Uint8Array, last: boolean, effort: Effort): Findings
   /** Whether there may be a secret in a text; says no quickly */
   mayHold(text: string): boolean
 }
@@ -34,50 +38,62 @@ const FILTER_BITS = 16
 const slot = (a: number, b: number, c: number) => Math.imul(a | (b << 8) | (c << 16), 0x9e3779b1) >>> (32 - FILTER_BITS)
 
 /** Enough for the longest secret in some spellings; whoever makes us read so many more only makes us begin anew. */
-const MAX_STATES = 20_000
+const MAX_KNOWN_NODES = 200_000
+/** A state is dearer to make than to pass, by about this for each of its nodes. */
+const MAKING = 16
 
 /** @param secrets each of at least eight characters, one a byte */
 export function openMatcher(secrets: string[]): Matcher {
   const spellings = spell(secrets)
   const filter = filterOf(spellings)
-  let states = 0
-  let first = firstStates()
+  let known = 0
+  const root: State = { nodes: spellings.starts, ends: false }
+  const rootNext = successors(root)
+  const first = Array.from({ length: 256 }, (_, byte) => rootNext.get(byte))
 
-  function firstStates(): (State | undefined)[] {
-    states = 0
-    const root = successors({ nodes: spellings.starts, ends: false })
-    return Array.from({ length: 256 }, (_, byte) => root.get(byte))
+  /** Forgets all that can be made again. */
+  function forget(): void {
+    known = 0
+    for (const state of rootNext.values()) delete state.next
   }
 
   function successors(state: State): Map<number, State> {
-    const next = new Map<number, State>()
-    for (const [byte, node] of state.nodes.flatMap(spellings.edges)) {
-      const known = next.get(byte)
-      if (!known) next.set(byte, { nodes: [node], ends: spellings.ends(node) })
-      else if (!known.nodes.includes(node)) {
-        known.nodes.push(node)
-        known.ends ||= spellings.ends(node)
+    const nodes = new Map<number, Set<number>>()
+    for (const node of state.nodes) {
+      for (const [byte, following] of spellings.edges(node)) {
+        const before = nodes.get(byte)
+        if (before) before.add(following)
+        else nodes.set(byte, new Set([following]))
       }
     }
-    states += next.size
+    const next = new Map<number, State>()
+    for (const [byte, following] of nodes) {
+      next.set(byte, { nodes: [...following], ends: [...following].some(spellings.ends) })
+      known += following.size
+    }
     return next
   }
 
   /** Where the longest secret that begins here ends, or -1, and whether a longer one may go on behind the last byte */
-  function read(bytes: Uint8Array, from: number): { to: number; open: boolean } {
-    if (states > MAX_STATES) first = firstStates()
+  function read(bytes: Uint8Array, from: number, effort: Effort): { to: number; open: boolean } {
+    if (known > MAX_KNOWN_NODES) forget()
     let state = first[bytes[from] ?? 0]
     let to = -1
     for (let at = from + 1; state; at++) {
       if (state.ends) to = at
+      if (effort.left-- < 0) return { to: bytes.length, open: false }
       if (at === bytes.length) return { to, open: state.nodes.some((node) => !spellings.ends(node)) }
-      state.next ??= successors(state)
+      if (!state.next) {
+        effort.left -= state.nodes.length * MAKING
+        state.next = successors(state)
+      }
       state = state.next.get(bytes[at] ?? 0)
     }
     return { to, open: false }
   }
 
-  function search(bytes: Uint8Array, last: boolean): Findings {
+  function search(bytes: Uint8Array, last: boolean, effort: Effort): Findings {
+    if (effort.left < 0) return { found: bytes.length > 0 ? [[0, bytes.length]] : [], open: bytes.length }
     const found: Findings['found'] = []
     const { length } = bytes
     for (let from = 0; from < length; ) {
@@ -89,8 +105,9 @@ export function openMatcher(secrets: string[]): Matcher {
       const end = span + GRAM <= length ? span + 1 : length
       for (from = span - STRIDE + 1; from < end; from++) {
         if (!first[bytes[from] ?? 0]) continue
-        const { to, open } = read(bytes, from)
+        const { to, open } = read(bytes, from, effort)
         if (to > 0) add(found, from, to)
+        if (effort.left < 0) return { found, open: length }
         if (open && !last) return { found, open: from }
       }
     }

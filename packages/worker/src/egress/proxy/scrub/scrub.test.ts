@@ -221,3 +221,42 @@ test('a search costs no more than a look, whoever wrote the text', () => {
     expect(performance.now() - began).toBeLessThan(3000)
   }
 })
+
+test.each([
+  ['in one piece', 1 << 20, 1 << 20],
+  ['in many', 1_000, 1 << 20],
+  ['byte by byte', 1, 1 << 17],
+])('a secret that repeats itself holds nobody up, whose text does so too and comes %s', (_, size, total) => {
+  const periodic = `${'a'.repeat(7_999)}b`
+  const secrets = compileSecrets([periodic])
+  const { push, end } = openScrub(secrets, 'text/plain')
+  const chunk = Buffer.alloc(size, 'a')
+  const began = performance.now()
+  let answer = ''
+  for (let at = 0; at < total; at += size) answer += push(chunk)
+  answer += push(Buffer.from('b'))
+  answer += end()
+  expect(performance.now() - began).toBeLessThan(5_000)
+  // What it would cost too much to search is masked; nothing of it goes on.
+  expect(answer).toMatch(/^a*(?:\*\*\*)+$/)
+  expect(scrubText(secrets, 'a'.repeat(100_000))).toMatch(/^a{0,1000}\*\*\*$/)
+  expect(scrubText(secrets, `<${'a'.repeat(8_000)}b>`)).toMatch(/^<a?\*\*\*>?$/)
+})
+
+test('a long secret that does not repeat itself is found at any place and in small pieces', () => {
+  const long = Array.from({ length: 800 }, (_, at) => Math.imul(at + 1, 0x9e3779b1) >>> 8)
+    .join('-')
+    .slice(0, 8_000)
+  const secrets = compileSecrets([long])
+  const text = Buffer.from(`<${long}> ${encodeURIComponent(long)} ${Buffer.from(long).toString('hex')} end`)
+  expect(scrub(secrets, [text])).toBe('<***> *** *** end')
+  expect(
+    scrub(
+      secrets,
+      split(
+        text,
+        Array.from({ length: 400 }, (_, at) => at * 101),
+      ),
+    ),
+  ).toBe('<***> *** *** end')
+})

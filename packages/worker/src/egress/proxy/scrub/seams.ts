@@ -1,3 +1,4 @@
+import { allow, openEffort } from './effort.ts'
 import type { Matcher } from './matcher.ts'
 import { SHORTEST } from './parts.ts'
 
@@ -61,8 +62,13 @@ interface Piece<T> {
 
 /** Enough for the longest secret in pieces of one letter. */
 const MAX_HELD_BYTES = 4 * 1024 * 1024
+/** Those that went on longest ago are given up; all of them are looked at with each unit. */
+const MAX_CHANNELS = 500
+/** Steps of the effort that a piece costs each time that its channel goes on. */
+const PER_PIECE = 16
 
 export function openSeams<T>(matcher: Matcher): Seams<T> {
+  const effort = openEffort()
   const channels = new Map<string, Channel<T>>()
   const queue: Waiting<T>[] = []
   let queuedBytes = 0
@@ -71,9 +77,10 @@ export function openSeams<T>(matcher: Matcher): Seams<T> {
     const before = channels.get(name)
     const content = waiting.unit.bytes.subarray(from, to)
     const bytes = before ? Buffer.concat([before.held, content]) : content
-    const { found, open } = matcher.search(bytes, false)
+    const { found, open } = matcher.search(bytes, false, effort)
     if (!before && found.length === 0 && open === bytes.length) return
     const pieces = [...(before?.pieces ?? []), { waiting, from, length: to - from }]
+    effort.left -= pieces.length * PER_PIECE
     let at = before?.done ?? 0
     let masked = before?.masked ?? false
     for (const [start, end] of found) {
@@ -82,8 +89,8 @@ export function openSeams<T>(matcher: Matcher): Seams<T> {
       at = end
       masked = true
     }
-    if (open === bytes.length) channels.delete(name)
-    else {
+    channels.delete(name)
+    if (open < bytes.length) {
       const done = Math.max(0, at - open)
       channels.set(name, { held: Buffer.from(bytes.subarray(open)), pieces: behind(pieces, open), done, masked })
     }
@@ -91,8 +98,11 @@ export function openSeams<T>(matcher: Matcher): Seams<T> {
 
   function drain(): Unit<T>[] {
     const awaited = new Set<Waiting<T>>()
-    for (const { pieces, done } of channels.values()) {
-      for (const { waiting } of behind(pieces, done)) awaited.add(waiting)
+    for (const { pieces, held, done } of channels.values()) {
+      if (done === held.length) continue
+      // Those behind it wait for it anyhow.
+      const waiting = pieceAt(pieces, done)?.waiting
+      if (waiting) awaited.add(waiting)
     }
     const first = queue.findIndex((waiting) => awaited.has(waiting))
     const free = queue.splice(0, first < 0 ? queue.length : first)
@@ -119,8 +129,16 @@ export function openSeams<T>(matcher: Matcher): Seams<T> {
       const waiting = { unit, cuts: [], gone: false }
       queue.push(waiting)
       queuedBytes += unit.bytes.length
+      allow(effort, unit.bytes.length)
       for (const segment of unit.segments) if (segment.to > segment.from) follow(waiting, segment)
-      return queuedBytes > MAX_HELD_BYTES ? release() : drain()
+      if (queuedBytes <= MAX_HELD_BYTES && channels.size <= MAX_CHANNELS && effort.left >= 0) return drain()
+      const units = release()
+      if (effort.left < 0) channels.clear()
+      for (const name of channels.keys()) {
+        if (channels.size <= MAX_CHANNELS / 2) break
+        channels.delete(name)
+      }
+      return units
     },
     release,
     end() {
@@ -133,8 +151,17 @@ export function openSeams<T>(matcher: Matcher): Seams<T> {
   }
 }
 
+function pieceAt<T>(pieces: Piece<T>[], bytes: number): Piece<T> | undefined {
+  let left = bytes
+  return pieces.find(({ length }) => {
+    left -= length
+    return left < 0
+  })
+}
+
 /** The pieces without their first bytes. */
 function behind<T>(pieces: Piece<T>[], bytes: number): Piece<T>[] {
+  if (bytes === 0) return pieces
   let left = bytes
   return pieces.flatMap((piece) => {
     const skipped = Math.min(left, piece.length)

@@ -1,3 +1,4 @@
+import { allow, openEffort } from './effort.ts'
 import type { Matcher } from './matcher.ts'
 import { SHORTEST } from './parts.ts'
 
@@ -19,6 +20,7 @@ export const MASK = Buffer.from('***')
 const NOTHING = Buffer.alloc(0)
 
 export function openByteScrubber(matcher: Matcher): ByteScrubber {
+  const effort = openEffort()
   let held: Buffer = NOTHING
   /** How much of `held` has been given out or masked already, and whether the last of it was masked */
   let done = 0
@@ -26,7 +28,8 @@ export function openByteScrubber(matcher: Matcher): ByteScrubber {
 
   function take(chunk: Buffer, last: boolean): Buffer {
     const bytes = held.length > 0 ? Buffer.concat([held, chunk]) : chunk
-    const { found, open } = matcher.search(bytes, last)
+    allow(effort, chunk.length)
+    const { found, open } = matcher.search(bytes, last, effort)
     if (found.length === 0 && open === bytes.length && done === 0) {
       held = NOTHING
       return bytes
