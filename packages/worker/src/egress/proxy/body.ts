@@ -78,10 +78,16 @@ export interface Swapping {
   /** As they came */
   bytes(): number
   unpacked: boolean
+  /** So many bytes at most are held until all of it has come */
+  held: number
 }
 
-/** A body in which placeholders become values; compressed ones are sent unpacked. */
-export function swappedBody(from: Readable, placeholders: Placeholders, headers: string[]): Swapping {
+/**
+ * A body in which placeholders become values; compressed ones are sent unpacked.
+ *
+ * @param room bytes that may be held; a longer body goes out as it comes, without its length
+ */
+export function swappedBody(from: Readable, placeholders: Placeholders, headers: string[], room: number): Swapping {
   const unpackers = decompressorsFor(headerOf(headers, 'content-encoding') ?? '') ?? []
   let bytes = 0
   if (unpackers.length > 0) from.on('data', (chunk: Buffer) => (bytes += chunk.length))
@@ -90,8 +96,10 @@ export function swappedBody(from: Readable, placeholders: Placeholders, headers:
   if (last) pipeline([from, ...unpackers] as [Readable, ...Transform[]], () => undefined)
   const body = new SentBody(last ?? from, openSwap(placeholders, escapeFor(headerOf(headers, 'content-type') ?? '')))
   const length = Number(headerOf(headers, 'content-length') ?? Number.POSITIVE_INFINITY)
+  const isHeld = !last && length <= Math.min(MOST_WHOLE_BYTES, room)
   return {
-    body: !last && length <= MOST_WHOLE_BYTES ? whole(body) : body,
+    body: isHeld ? whole(body) : body,
+    held: isHeld ? length : 0,
     bytes: () => (last ? bytes : body.bytes),
     unpacked: last !== undefined,
   }

@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import type { EgressReason, EgressRecord } from '@paws/api'
 import type { Dispatcher } from 'undici'
 import { createAnswer } from './answer.ts'
@@ -8,7 +9,7 @@ import { isGit, sentHeaders } from './inject.ts'
 import { type Admission, judge, type Refusal } from './judge.ts'
 import type { Rules } from './policy.ts'
 import type { Records } from './records.ts'
-import { scrubText, swapText } from './scrub/index.ts'
+import { type Placeholders, scrubText, swapText } from './scrub/index.ts'
 import type { Hosts } from './upstream.ts'
 
 /** What one sandbox's requests are decided by and go through. */
@@ -20,6 +21,9 @@ export interface Way {
   scrub: boolean
   /** Exchanges under way */
   open: number
+  webSockets: number
+  /** Bytes of bodies that wait for their end */
+  held: number
 }
 
 /** Of one sandbox: HTTP/2 would let few connections ask for more than the machine has sockets. */
@@ -27,6 +31,8 @@ const MOST_OPEN = 1000
 /** Answers that are read ahead of the client, and how far; many of them would fill the memory that all share. */
 const MOST_AHEAD = 32
 const AHEAD_BYTES = 256 * 1024
+/** Of one sandbox, bodies that are taken whole; who sends many slowly would fill the memory that all share. */
+const MOST_HELD_BYTES = 32 * 1024 * 1024
 const tooMany: Refusal = {
   status: 429,
   reason: 'too-many-connections',
@@ -54,13 +60,15 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
   const note = noteOf(way, exchange, startedAt)
   const isSearched = host.credential !== undefined && way.scrub
   const swaps = credential?.placeholders.none === false ? credential.placeholders : undefined
-  const body = exchange.body && (swaps ? swappedBody(exchange.body, swaps, exchange.headers) : plainBody(exchange.body))
+  const body =
+    exchange.body && (swaps ? swapped(way, exchange.body, swaps, exchange.headers) : plainBody(exchange.body))
   const { open } = exchange.connection
   let hasBeenRepeated = false
 
   const ended = (rest: Partial<EgressRecord> & Pick<EgressRecord, 'decision'>) => {
     open.delete(breakOff)
     way.open--
+    way.held -= body?.held ?? 0
     const credentialUsed = credential !== undefined && { credential: true }
     note({ ...rest, ...(body && { requestBytes: body.bytes() }), ...credentialUsed })
   }
@@ -118,7 +126,13 @@ function send(way: Way, exchange: Exchange, admission: Admission, startedAt: num
 
 const plainBody = (from: NonNullable<Exchange['body']>): Swapping => {
   const body = new SentBody(from)
-  return { body, bytes: () => body.bytes, unpacked: false }
+  return { body, bytes: () => body.bytes, unpacked: false, held: 0 }
+}
+
+function swapped(way: Way, ...[from, swaps, headers]: [Readable, Placeholders, string[]]): Swapping {
+  const body = swappedBody(from, swaps, headers, MOST_HELD_BYTES - way.held)
+  way.held += body.held
+  return body
 }
 
 /** Asking twice changes nothing. */

@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { constants, createZstdCompress } from 'node:zlib'
 import { decode, encode } from 'dns-packet'
 import { expect, test } from 'vitest'
-import { all, openWorld } from './testing/world.ts'
+import { all, openWorld, standIn } from './testing/world.ts'
 
 const world = openWorld()
 
@@ -143,4 +143,28 @@ test('questions by datagram are let fall while there is no room', async () => {
   await once(socket, 'message')
   expect(answered).toEqual([50])
   socket.close()
+})
+
+test('what is held of bodies until their end is bounded; beyond that they go out as they come', async () => {
+  world.upstream.answer('/held', (_seen, response) => response.end('taken'))
+  const MB = 1024 * 1024
+  const post = async (count: number) => {
+    const sockets = await Promise.all(Array.from({ length: count }, () => world.openTls('swap.test')))
+    for (const socket of sockets) {
+      socket.write(`POST /held HTTP/1.1\r\nHost: swap.test\r\nConnection: close\r\nContent-Length: ${MB}\r\n\r\n`)
+      socket.write(standIn.padEnd(MB - 1, 'a'))
+    }
+    await wait(1000)
+    const early = world.upstream.requests.length
+    for (const socket of sockets) socket.write('z')
+    for (const text of await Promise.all(sockets.map((socket) => all(socket, 2000)))) expect(text).toMatch(/taken/)
+    return early
+  }
+  expect(await post(36)).toBe(4)
+  const { requests } = world.upstream
+  expect(requests.filter(({ headers }) => headers['transfer-encoding'] === 'chunked')).toHaveLength(4)
+  expect(requests.filter(({ headers }) => headers['content-length'] !== undefined)).toHaveLength(32)
+  for (const { body } of requests) expect([body.slice(0, 16), body.at(-1)]).toEqual(['real/value "1"aa', 'z'])
+  world.upstream.forget()
+  expect(await post(2)).toBe(0)
 })
