@@ -168,3 +168,23 @@ test('what is held of bodies until their end is bounded; beyond that they go out
   world.upstream.forget()
   expect(await post(2)).toBe(0)
 })
+
+test('a sandbox has 64 WebSockets at most at a time', async () => {
+  const ask = async () => {
+    const socket = await world.openPlain('plain.test')
+    socket.write(webSocketTo('plain.test', '/chat'))
+    const [answer] = (await once(socket, 'data')) as [Buffer]
+    return { socket, status: answer.toString('latin1').slice(9, 12), answer: String(answer) }
+  }
+  const open = await Promise.all(Array.from({ length: 64 }, ask))
+  expect(open.map(({ status }) => status)).toEqual(Array(64).fill('101'))
+  const refused = await ask()
+  expect(refused.answer).toMatch(/^HTTP\/1.1 429 .*too-many-connections/s)
+  expect(await world.slot.records()).toMatchObject([
+    { decision: 'refused', reason: 'too-many-connections', status: 429 },
+  ])
+  open[0]?.socket.destroy()
+  await world.slot.records()
+  expect(await ask()).toMatchObject({ status: '101' })
+  for (const { socket } of open) socket.destroy()
+})

@@ -17,11 +17,28 @@ export async function upgrade(way: Way, exchange: Exchange, request: IncomingMes
   const room = way.records.room()
   if (room) await room
   const startedAt = performance.now()
-  const verdict = asksForWebSocket(request) ? judge(way.rules(), exchange) : notWebSocket
+  const verdict = verdictOn(way, exchange, request)
   if ('admission' in verdict) return relay(way, exchange, request, head, verdict.admission, startedAt)
   const note = noteOf(way, exchange, startedAt)
   refuse(exchange, verdict.refusal)
   note({ decision: 'refused', reason: verdict.refusal.reason, status: verdict.refusal.status })
+}
+
+/** Of one sandbox: each may hold a message of some length, both ways, until the whole of it has come. */
+const MOST_WEB_SOCKETS = 64
+
+function verdictOn(way: Way, exchange: Exchange, request: IncomingMessage): Verdict {
+  if (!asksForWebSocket(request)) return notWebSocket
+  const verdict = judge(way.rules(), exchange)
+  return 'refusal' in verdict || way.webSockets < MOST_WEB_SOCKETS ? verdict : tooMany
+}
+
+const tooMany: Verdict = {
+  refusal: {
+    status: 429,
+    reason: 'too-many-connections',
+    message: `There are ${MOST_WEB_SOCKETS} WebSockets open already: close one of them.`,
+  },
 }
 
 const notWebSocket: Verdict = {
@@ -51,6 +68,7 @@ async function relay(
   const over = (rest: Parameters<typeof note>[0]) => {
     if (isOver) return
     isOver = true
+    way.webSockets--
     open.delete(breakOff)
     note({ ...rest, ...used })
   }
@@ -67,6 +85,7 @@ async function relay(
     socket.destroy()
   }
   open.add(breakOff)
+  way.webSockets++
 
   try {
     upstream = await way.hosts.dial({ name, tls, operator: host.operator })

@@ -3,7 +3,8 @@ import type { Socket } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { openMessageScrub, type Placeholders, type Secrets, scrubText, swapText } from './scrub/index.ts'
 
-const MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+/** It is held, twice at times, until the whole of it has come. */
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 /** So much may wait for the slower side. */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const MAX_EARLY_PIECES = 16
