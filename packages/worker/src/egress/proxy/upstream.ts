@@ -1,5 +1,6 @@
 import { Resolver, lookup as systemLookup } from 'node:dns'
 import { connect as connectTcp, type LookupFunction, type Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { connect as connectTls, createSecureContext, type SecureContext } from 'node:tls'
 import { refusalOf } from '@paws/addresses'
 import type { EgressReason } from '@paws/api'
@@ -170,7 +171,7 @@ function vettingLookup({ resolver }: Upstream, lookups: Limit, operator: boolean
     const find = resolver && !operator ? () => askServers(resolver, name) : () => askSystem(name)
     lookups(find).then(
       (addresses) => {
-        const refusal = operator ? undefined : addresses.map(({ address }) => refusalOf(address)).find(Boolean)
+        const refusal = operator ? undefined : addresses.map(({ address }) => refusalHere(address)).find(Boolean)
         const first = addresses[0]
         if (refusal) callback(new Failure('address-not-public', `${name} can not be reached: ${refusal}.`), '')
         else if (!first) callback(unresolved(name), '')
@@ -180,6 +181,12 @@ function vettingLookup({ resolver }: Upstream, lookups: Limit, operator: boolean
       (error: Error) => callback(error, ''),
     )
   }
+}
+
+/** Why an address must not be dialled from this machine, whose own are for others to dial, public ones too. */
+export function refusalHere(address: string): string | undefined {
+  const isOwn = Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === address))
+  return isOwn ? `${address} is an address of the worker's own machine` : refusalOf(address)
 }
 
 const unresolved = (name: string, cause?: Error) => {
