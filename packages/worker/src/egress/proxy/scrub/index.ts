@@ -30,7 +30,7 @@ export interface Secrets {
 
 /** @param values whole values of headers and placeholders, one character a byte; what they consist of is found too */
 export function compileSecrets(values: string[]): Secrets {
-  const parts = [...new Set(values.flatMap(partsOf))]
+  const parts = partsOf(values)
   let matcher: Matcher | undefined
   return {
     none: parts.length === 0,

@@ -1,6 +1,6 @@
 import type { Effort } from './effort.ts'
 import { SHORTEST } from './parts.ts'
-import { type Edge, type Spellings, spell } from './spellings.ts'
+import { type Spellings, spell, type Writings } from './spellings.ts'
 
 /** Where secrets lie in some bytes. */
 export interface Findings {
@@ -136,27 +136,67 @@ function add(found: Findings['found'], from: number, to: number): void {
 }
 
 /** Three bytes in a row that can stand within the first eight of a secret, as numbers that few others share. */
-function filterOf({ starts, edges }: Spellings): Uint8Array {
+function filterOf({ starts, writings }: Spellings): Uint8Array {
   const filter = new Uint8Array(1 << FILTER_BITS)
-  const known = new Map<number, Edge[]>()
-  const from = (node: number) => {
-    const edgesThere = known.get(node) ?? edges(node)
-    known.set(node, edgesThere)
-    return edgesThere
+  const seamsOf = new Map<Writings, Seam>()
+  const seamAt = (start: number, after: number): Seam => {
+    const written = writings(start, after)
+    const seam = seamsOf.get(written) ?? seamFor(written, filter)
+    seamsOf.set(written, seam)
+    return seam
   }
-  let level = new Set(starts)
-  const marked = new Set<number>()
-  for (let depth = 0; depth < STRIDE; depth++) {
-    const next = new Set<number>()
-    for (const node of level) {
-      for (const [, following] of from(node)) next.add(following)
-      if (marked.has(node)) continue
-      marked.add(node)
-      for (const [a, second] of from(node)) {
-        for (const [b, third] of from(second)) for (const [c] of from(third)) filter[slot(a, b, c)] = 1
-      }
+  const mark = (before: Seam, middle: Seam, after: Seam) => {
+    for (const [a, b] of before.lastTwo) for (const c of middle.first) filter[slot(a, b, c)] = 1
+    for (const a of before.last) {
+      for (const [b, c] of middle.firstTwo) filter[slot(a, b, c)] = 1
+      for (const b of middle.alone) for (const c of after.first) filter[slot(a, b, c)] = 1
     }
-    level = next
+  }
+  for (const start of starts) {
+    const seams = Array.from({ length: STRIDE + 3 }, (_, after) => seamAt(start, after))
+    for (let at = 0; at < STRIDE; at++) {
+      const [before, middle, after, last] = seams.slice(at, at + 4) as [Seam, Seam, Seam, Seam]
+      if (before.first.length === 0) break
+      mark(before, middle, after)
+      // One writing may stand for two bytes of UTF-8.
+      mark(before, after, last)
+    }
   }
   return filter
+}
+
+type Pair = readonly [number, number]
+
+/** How what is written for one character may begin and end, where it meets that of another. */
+interface Seam {
+  first: number[]
+  firstTwo: Pair[]
+  last: number[]
+  lastTwo: Pair[]
+  /** Where it is one byte */
+  alone: number[]
+}
+
+/** Marks what lies within one character, too. */
+function seamFor(writings: Writings, filter: Uint8Array): Seam {
+  const pairs = new Map<number, Pair>()
+  const pairsAt = (from: number) => {
+    pairs.clear()
+    for (const writing of writings) {
+      const [a, b] = writing.slice(from)
+      if (a !== undefined && b !== undefined && writing.length > 1) pairs.set((a << 8) | b, [a, b])
+    }
+    return [...pairs.values()]
+  }
+  for (const writing of writings) {
+    for (const [at, c] of writing.entries()) if (at > 1) filter[slot(writing[at - 2] ?? 0, writing[at - 1] ?? 0, c)] = 1
+  }
+  const distinct = (bytes: number[]) => [...new Set(bytes)]
+  return {
+    first: distinct(writings.flatMap(([byte = 0]) => byte)),
+    firstTwo: pairsAt(0),
+    last: distinct(writings.map((writing) => writing.at(-1) ?? 0)),
+    lastTwo: pairsAt(-2),
+    alone: distinct(writings.flatMap(([byte = 0, more]) => (more === undefined ? byte : []))),
+  }
 }

@@ -260,3 +260,43 @@ test('a long secret that does not repeat itself is found at any place and in sma
     ),
   ).toBe('<***> *** *** end')
 })
+
+const letters = (seed: number, length: number) =>
+  Array.from({ length }, (_, at) => (Math.imul(seed * 7919 + at + 1, 0x9e3779b1) >>> 28).toString(16)).join('')
+
+test.each<[string, (seed: number) => string]>([
+  ['keys', (seed) => `Bearer ${letters(seed, 320)}`],
+  [
+    'names and passwords',
+    (seed) => `Basic ${Buffer.from(`${letters(seed, 118)}:${letters(-seed, 118)}`).toString('base64')}`,
+  ],
+  ['cookies', (seed) => Array.from({ length: 16 }, (_, at) => `k=${letters(seed * 16 + at, 17)}`).join(';')],
+  [
+    'one cookie header of 800',
+    (seed) => (seed > 4 ? '' : Array.from({ length: 800 }, (_, at) => `k=${letters(seed + at * 99, 17)}`).join(';')),
+  ],
+])('as many secrets as a session may have are made ready in a moment: %s', (_, make) => {
+  const values = Array.from({ length: 200 }, (_, seed) => make(seed + 1)).filter(Boolean)
+  compileSecrets(['warm and ready']).matcher()
+  const before = process.memoryUsage().rss
+  const began = performance.now()
+  const secrets = compileSecrets(values)
+  secrets.matcher()
+  expect(performance.now() - began).toBeLessThan(500)
+  expect(process.memoryUsage().rss - before).toBeLessThan(50_000_000)
+  for (const value of values.slice(-3)) expect(scrubText(secrets, `x ${value.replace(/^\w+ /, '')}`)).toBe('x ***')
+})
+
+test('a list has its first values searched for alone, and is a secret as a whole', () => {
+  const pairs = Array.from({ length: 40 }, (_, at) => `k=${letters(at, 20)}`)
+  const secrets = compileSecrets([pairs.join('; ')])
+  expect(scrubText(secrets, `"${letters(15, 20)}" "${letters(16, 20)}"`)).toBe(`"***" "${letters(16, 20)}"`)
+  expect(scrubText(secrets, `<${pairs.join('; ')}>`)).toBe('<***>')
+})
+
+test.each(['SSWS', 'Bot', 'GenieKey', 'Foo-2'])('what follows the scheme %s is a secret of its own', (scheme) => {
+  const secrets = compileSecrets([`${scheme} 00aBcD-eFgH_iJ`])
+  expect(scrubText(secrets, 'you sent 00aBcD-eFgH_iJ')).toBe('you sent ***')
+  expect(scrubText(secrets, `you sent ${scheme} 00aBcD-eFgH_iJ`)).toBe('you sent ***')
+  expect(scrubText(secrets, `${scheme} is a scheme`)).toBe(`${scheme} is a scheme`)
+})

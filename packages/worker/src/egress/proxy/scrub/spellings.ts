@@ -8,7 +8,12 @@ export interface Spellings {
   edges(node: number): Edge[]
   /** Whether a secret has been read to its end */
   ends(node: number): boolean
+  /** All that may be written for a character, so many after that of a start; nothing behind the end */
+  writings(start: number, after: number): Writings
 }
+
+/** Same object for same character. */
+export type Writings = readonly (readonly number[])[]
 
 /** Which byte leads to which node. */
 export type Edge = [byte: number, node: number]
@@ -27,6 +32,7 @@ const END = 4
 
 // A node is a place in a chain, with what of the character there has been read already.
 const MODE_BITS = 4
+const MODES = (1 << MODE_BITS) - 1
 const PLAIN = 0
 const PERCENT = 1
 const PERCENT_2 = 2
@@ -56,13 +62,36 @@ export function spell(secrets: string[]): Spellings {
     at += chain.bytes.length + 1
     return start << MODE_BITS
   })
-  const edges = (node: number): Edge[] => {
-    const place = node >> MODE_BITS
-    const kind = kinds[place] ?? END
-    if (kind === END) return []
-    return edgesOf({ place, kind, mode: node & 15, byte: bytes[place] ?? 0, next: bytes[place + 1] ?? 0 })
+  const positionAt = (place: number, mode: number): Position => {
+    const [kind = END, byte = 0, next = 0] = [kinds[place], bytes[place], bytes[place + 1]]
+    return { place, kind, mode, byte, next }
   }
-  return { starts, edges, ends: (node) => kinds[node >> MODE_BITS] === END }
+  return {
+    starts,
+    edges: (node) => edgesOf(positionAt(node >> MODE_BITS, node & MODES)),
+    ends: (node) => kinds[node >> MODE_BITS] === END,
+    writings: (start, after) => writingsOf(positionAt((start >> MODE_BITS) + after, PLAIN)),
+  }
+}
+
+/** By kind, byte and, in UTF-8, the next one: a few hundred there are. */
+const knownWritings = new Map<number, Writings>()
+
+function writingsOf(position: Position): Writings {
+  const { kind, byte, next } = position
+  const key = (kind << 16) | (byte << 8) | (kind === UTF8 ? next : 0)
+  const known = knownWritings.get(key)
+  if (known) return known
+  const writings: number[][] = []
+  const walk = (mode: number, before: number[]) => {
+    for (const [written, node] of edgesOf({ ...position, place: 0, mode })) {
+      if (node >> MODE_BITS > 0) writings.push([...before, written])
+      else walk(node & MODES, [...before, written])
+    }
+  }
+  walk(PLAIN, [])
+  knownWritings.set(key, writings)
+  return writings
 }
 
 function chainsOf(secret: string): Chain[] {
@@ -99,6 +128,7 @@ function edgesOf(position: Position): Edge[] {
   const { place, kind, mode, byte } = position
   const to = (next: number): number => (place << MODE_BITS) | next
   const done = (place + 1) << MODE_BITS
+  if (kind === END) return []
   if (mode === PLAIN) return plainEdges(position)
   if (mode >= BACKSLASH) return backslashEdges(position)
   if (mode === PERCENT) return [...nibbles(position, 4, to(PERCENT_LOW)), [ord('2'), to(PERCENT_2)]]
