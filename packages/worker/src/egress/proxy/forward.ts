@@ -22,6 +22,8 @@ export interface Way {
   /** Exchanges under way */
   open: number
   webSockets: number
+  /** What their messages take */
+  messages: { bytes: number }
   /** Bytes of bodies that wait for their end */
   held: number
 }

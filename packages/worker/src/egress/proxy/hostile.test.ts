@@ -188,3 +188,33 @@ test('a sandbox has 64 WebSockets at most at a time', async () => {
   expect(await ask()).toMatchObject({ status: '101' })
   for (const { socket } of open) socket.destroy()
 })
+
+test('messages without end are held up to a bound, and the WebSockets that go beyond are broken off', async () => {
+  const MB = 1024 * 1024
+  world.upstream.webSocket('/endless', () => undefined)
+  const closed: string[] = []
+  const unfinished = async () => {
+    const socket = await world.openPlain('plain.test')
+    socket.on('error', () => undefined).write(webSocketTo('plain.test', '/endless'))
+    await once(socket, 'data')
+    socket.once('close', () => closed.push('closed')).resume()
+    // The first piece of a message, FIN unset, with a mask of zeros.
+    const head = Buffer.from([0x02, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    head.writeUInt32BE(15 * MB, 6)
+    socket.write(Buffer.concat([head, Buffer.alloc(15 * MB - 1)]))
+    return socket
+  }
+  const open = await Promise.all(Array.from({ length: 4 }, unfinished))
+  await wait(1000)
+  expect(closed).toEqual([])
+  const another = await unfinished()
+  await expect.poll(() => closed, { timeout: 5000 }).toHaveLength(1)
+  for (const socket of [...open, another]) socket.destroy()
+  await world.slot.records(5)
+  // What they held is let go: as much as before can be held again.
+  closed.length = 0
+  const again = await Promise.all(Array.from({ length: 4 }, unfinished))
+  await wait(1000)
+  expect(closed).toEqual([])
+  for (const socket of again) socket.destroy()
+})

@@ -43,7 +43,16 @@ export function createSlot({ name: slot, upstream, servers, measure, send }: Slo
   const listeners: (Server | DatagramSocket)[] = []
   const records = createRecords((batch) => void send({ type: 'records', slot, records: batch }))
   const hosts = createHosts(upstream)
-  const way: Way = { rules: () => rules, hosts, records, scrub: measure.scrub, open: 0, webSockets: 0, held: 0 }
+  const way: Way = {
+    rules: () => rules,
+    hosts,
+    records,
+    scrub: measure.scrub,
+    open: 0,
+    webSockets: 0,
+    messages: { bytes: 0 },
+    held: 0,
+  }
   const names = createNames({ slot, rules: () => rules, records, send })
 
   const take = (socket: Socket, what: keyof typeof serve) => {

@@ -113,6 +113,7 @@ async function relay(
     }),
     secrets,
     placeholders: swaps,
+    held: way.messages,
     declined: (answer) =>
       handOn(
         answer,

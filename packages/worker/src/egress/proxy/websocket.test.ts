@@ -60,6 +60,7 @@ async function ask(
         ],
         secrets: secrets && compileSecrets(secrets),
         placeholders: placeholders && compilePlaceholders(placeholders),
+        held: { bytes: 0 },
         declined: (answer) => {
           if (fault) throw fault
           told.push(`declined ${answer.statusCode}`)

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
+import { type Holding, openHolding } from './held.ts'
 import { openMessageScrub, type Placeholders, type Secrets, scrubText, swapText } from './scrub/index.ts'
 
 /** It is held, twice at times, until the whole of it has come. */
@@ -24,6 +25,8 @@ export interface WebSocketRelay {
   /** Without them what the host sends passes as it is */
   secrets: Secrets | undefined
   placeholders: Placeholders | undefined
+  /** Bytes of messages that all WebSockets of this sandbox hold */
+  held: { bytes: number }
   /** The host gave another answer than the one asked for; it is the caller's to hand on */
   declined(answer: IncomingMessage): void
   /** The host broke off before it answered */
@@ -185,11 +188,13 @@ function accept(
 }
 
 /** Lets both speak with each other until one of them ends it. */
-function pair({ secrets, placeholders, ended }: WebSocketRelay, client: WebSocket, host: WebSocket): void {
+function pair(relay: WebSocketRelay, client: WebSocket, host: WebSocket): void {
+  const { secrets, placeholders, ended } = relay
+  const holding = openHolding(relay.held)
   const sizes = { requestBytes: 0, responseBytes: 0 }
   const clean = (text: Buffer) => (secrets ? Buffer.from(scrubText(secrets, text.toString('latin1')), 'latin1') : text)
-  const toClient = createSender(client, host)
-  const toHost = createSender(host, client)
+  const toClient = createSender(client, host, holding)
+  const toHost = createSender(host, client, holding)
   const scrub = secrets && openMessageScrub(secrets, ({ bytes, binary }) => toClient.message(bytes, binary))
 
   host.on('message', (data: Buffer, binary) => {
@@ -208,6 +213,14 @@ function pair({ secrets, placeholders, ended }: WebSocketRelay, client: WebSocke
   const broken = { client: 0, host: 0 }
   client.on('error', (error) => (broken.client = codeFor(error)))
   host.on('error', (error) => (broken.host = codeFor(error)))
+  holding.watch(relay.socket, client, () => {
+    broken.client = 1009
+    client.terminate()
+  })
+  holding.watch(relay.upstream, host, () => {
+    broken.host = 1009
+    host.terminate()
+  })
   host.once('close', (code, reason) => {
     scrub?.end()
     toClient.close(broken.host || code, clean(reason))
@@ -217,13 +230,15 @@ function pair({ secrets, placeholders, ended }: WebSocketRelay, client: WebSocke
   for (const side of [client, host]) {
     side.once('close', () => {
       open--
-      if (open === 0) ended(sizes)
+      if (open > 0) return
+      holding.end()
+      ended(sizes)
     })
   }
 }
 
 /** Sends to one side, and has the other wait while too much is on its way. */
-function createSender(to: WebSocket, from: WebSocket) {
+function createSender(to: WebSocket, from: WebSocket, holding: Holding) {
   const slow = () => {
     if (to.bufferedAmount > MAX_BUFFERED_BYTES) from.pause()
   }
@@ -236,7 +251,14 @@ function createSender(to: WebSocket, from: WebSocket) {
     slow()
   }
   return {
-    message: (bytes: Buffer, binary: boolean) => ifOpen(() => to.send(bytes, { binary }, sent)),
+    message: (bytes: Buffer, binary: boolean) =>
+      ifOpen(() => {
+        holding.change(bytes.length)
+        to.send(bytes, { binary }, () => {
+          holding.change(-bytes.length)
+          sent()
+        })
+      }),
     ping: (data: Buffer) => ifOpen(() => to.ping(data, undefined, sent)),
     pong: (data: Buffer) => ifOpen(() => to.pong(data, undefined, sent)),
     close(code: number, reason: Buffer) {
