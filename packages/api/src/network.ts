@@ -158,10 +158,14 @@ export const HostCredential = z
 export const Network = z
   .strictObject({
     allowOut: AllowedHosts,
-    credentials: z.preprocess(apartBefore('A host'), z.record(HostName, HostCredential)).default({}).openapi({
-      description:
-        'By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com',
-    }),
+    credentials: z
+      .preprocess(apartBefore('A host'), z.record(HostName, HostCredential))
+      .default({})
+      .openapi({
+        description:
+          'By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com. ' +
+          'At most 200 values, and 64 KiB of them, in a session',
+      }),
     auditLog: z
       .boolean()
       .default(false)

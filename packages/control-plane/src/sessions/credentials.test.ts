@@ -183,11 +183,26 @@ test('a stored secret that is bound to hosts is given to these and no others', a
   await finish(freed)
 })
 
-test('values that would be too long together are refused, however short they are asked for', async () => {
+test('values that would be too long together, or too many, are refused, however short they are asked for', async () => {
   await plane.call('PUT', '/v1/secrets/LONG', { body: { value: 'x'.repeat(16_384) } })
-  const headers = Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`x-${index}`, { secret: 'LONG' }]))
-  const long = await post({ credentials: { 'a.test': { headers } } })
-  expect(long.body.error.message).toBe('network.credentials: All values together are longer than 1 MiB')
+  const times = (length: number, value: unknown) => ({
+    'a.test': { headers: Object.fromEntries(Array.from({ length }, (_, index) => [`x-${index}`, value])) },
+  })
+  const long = await post({ credentials: times(5, { secret: 'LONG' }) })
+  expect([long.status, long.body.error.code]).toEqual([400, 'VALIDATION_ERROR'])
+  expect(long.body.error.details).toEqual([
+    { path: 'network.credentials', message: 'All values together are longer than 64 KiB: name fewer' },
+  ])
+  const many = await post({ credentials: times(201, 'value-of-one') })
+  expect([many.status, many.body.error.code]).toEqual([400, 'VALIDATION_ERROR'])
+  expect(many.body.error.details).toEqual([
+    { path: 'network.credentials', message: 'Has 201 values, and may have 200: name fewer' },
+  ])
+  for (const most of [times(4, { secret: 'LONG' }), times(200, 'value-of-one')]) {
+    const id = await create({ credentials: most })
+    await claim()
+    await finish(id)
+  }
   const paths = Array.from({ length: 100 }, (_, index) => `/${String(index).repeat(400)}`)
   const hosts = Object.fromEntries(['a', 'b', 'c'].map((name) => [`${name}.test`, { ...header, paths }]))
   const wide = await post({ credentials: hosts })

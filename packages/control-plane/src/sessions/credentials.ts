@@ -21,8 +21,12 @@ export const sealedSessionSecrets: SealedColumn = {
   context: ({ id = '' }) => context(id),
 }
 
-/** Most bytes of all values of a session together: a stored one may be named often. */
-const mostValueBytes = 1024 * 1024
+/**
+ * Most bytes and number of all values of a session together, one that is named often as often: each answer is searched
+ * for all of them, by a process that other sessions share.
+ */
+const mostValueBytes = 64 * 1024
+const mostValues = 200
 /** Longest form of a network as it is shown, in bytes: lists show up to 200 of them. */
 const mostShownBytes = 128 * 1024
 /** What a header can hold: the contract asks it of values that are given, and here it is asked of stored ones. */
@@ -48,6 +52,9 @@ export async function resolveNetwork(
   }
   const given = Object.values(credentials).flatMap((each) => Object.values({ ...each.headers, ...each.placeholders }))
   if (given.length === 0) return { shown, values: null }
+  if (given.length > mostValues) {
+    throw refuse('network.credentials', `Has ${given.length} values, and may have ${mostValues}: name fewer`)
+  }
   const names = given.flatMap((value) => (typeof value === 'string' ? [] : [value.secret]))
   const stored = await openSecrets(db, vault, orgId, [...new Set(names)])
   let total = 0
@@ -55,7 +62,12 @@ export async function resolveNetwork(
     mapValues(record, (value, name) => {
       const text = textOf(value, stored, host, `network.credentials.${host}.${kind}.${name}`)
       total += Buffer.byteLength(text)
-      if (total > mostValueBytes) throw refuse('network.credentials', 'All values together are longer than 1 MiB')
+      if (total > mostValueBytes) {
+        throw refuse(
+          'network.credentials',
+          `All values together are longer than ${mostValueBytes / 1024} KiB: name fewer`,
+        )
+      }
       return text
     })
   const values = mapValues(credentials, ({ headers, placeholders }, host) => ({

@@ -1313,7 +1313,7 @@ export interface components {
              */
             auditLog?: boolean;
             /**
-             * @description By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com
+             * @description By host; a host named here may be reached. A name has no sub-domains: api.github.com is not github.com. At most 200 values, and 64 KiB of them, in a session
              * @default {}
              */
             credentials?: {
