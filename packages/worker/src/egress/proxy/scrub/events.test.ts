@@ -177,3 +177,21 @@ test('strings that begin like a secret, each under another name, hold nobody up'
   expect(performance.now() - began).toBeLessThan(5_000)
   expect(given).toBeGreaterThan(500_000)
 })
+
+test.each(['text/event-stream,text/event-stream', 'text/plain, TEXT/event-stream;charset=utf-8'])(
+  'a type that was said twice counts when either is a stream of events: %s',
+  (type) => {
+    const text = delta(secret.slice(0, 9)) + delta(secret.slice(9))
+    expect(said(scrub(text, text.length, type))).toBe('***')
+    const lines = `{"a":"${plainSecret.slice(0, 9)}"}\n{"a":"${plainSecret.slice(9)}"}\n`
+    expect(scrubPlain(lines, type.replaceAll(/text\/event-stream/gi, 'application/x-ndjson'))).toBe(
+      '{"a":"***"}\n{"a":""}\n',
+    )
+  },
+)
+
+const plainSecret = 'tok-AbC123xyz789'
+function scrubPlain(text: string, type: string): string {
+  const { push, end } = openScrub(compileSecrets([plainSecret]), type)
+  return Buffer.concat([push(Buffer.from(text)), end()]).toString()
+}

@@ -74,13 +74,14 @@ export function openScrub(secrets: Secrets, contentType: string, release?: (byte
 }
 
 function scrubberFor(matcher: Matcher, contentType: string): ByteScrubber {
-  const type = contentType.split(';', 1)[0]?.trim().toLowerCase() ?? ''
-  if (type === 'text/event-stream') return openLineScrubber(matcher, 'events')
-  if (/^application\/(?:x-)?(?:ndjson|jsonl|jsonlines|json-lines|json-seq|stream\+json)$/.test(type)) {
-    return openLineScrubber(matcher, 'json')
-  }
+  // A header that came twice is a list, of which a client may take either.
+  const types = contentType.split(',').map((one) => one.split(';', 1)[0]?.trim().toLowerCase() ?? '')
+  if (types.includes('text/event-stream')) return openLineScrubber(matcher, 'events')
+  if (types.some((type) => jsonLines.test(type))) return openLineScrubber(matcher, 'json')
   return openByteScrubber(matcher)
 }
+
+const jsonLines = /^application\/(?:x-)?(?:ndjson|jsonl|jsonlines|json-lines|json-seq|stream\+json)$/
 
 function withRelease(scrubber: ByteScrubber, release: (bytes: Buffer) => void): Scrub {
   const timer = holdTimer(() => {

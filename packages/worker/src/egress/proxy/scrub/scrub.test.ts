@@ -300,3 +300,26 @@ test.each(['SSWS', 'Bot', 'GenieKey', 'Foo-2'])('what follows the scheme %s is a
   expect(scrubText(secrets, `you sent ${scheme} 00aBcD-eFgH_iJ`)).toBe('you sent ***')
   expect(scrubText(secrets, `${scheme} is a scheme`)).toBe(`${scheme} is a scheme`)
 })
+
+test.each<[string, string, string]>([
+  ['\\n', '\n', ''],
+  ['\\r\\n', '\r\n', ''],
+  ['\\n in JSON', '\n', 'JSON'],
+  ['\\r\\n in JSON', '\r\n', 'JSON'],
+  ['\\r\\n in JSON in JSON', '\r\n', 'JSON in JSON'],
+])('base64 in lines that end in %s, split anywhere', (_, newline, json) => {
+  const secrets = compileSecrets([key])
+  for (const before of ['', '1', '22']) {
+    for (let length = 1; length <= 20; length += 3) {
+      const lines =
+        Buffer.from(before + key)
+          .toString('base64')
+          .match(new RegExp(`.{1,${length}}`, 'g')) ?? []
+      const text = `<${writings[json || 'raw']?.(lines.join(newline)) ?? ''}>`
+      const bytes = Buffer.from(text)
+      const answer = scrub(secrets, [bytes])
+      expect(answer.replaceAll(/\\+[rn]|[\r\n]/g, '')).toMatch(/^<[^<>]{0,3}\*{3}[^<>]{0,3}>$/)
+      for (let place = 0; place <= bytes.length; place += 5) expect(scrub(secrets, split(bytes, [place]))).toBe(answer)
+    }
+  }
+})

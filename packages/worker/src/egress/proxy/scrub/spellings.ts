@@ -31,7 +31,7 @@ const HEX = 3
 const END = 4
 
 // A node is a place in a chain, with what of the character there has been read already.
-const MODE_BITS = 4
+const MODE_BITS = 5
 const MODES = (1 << MODE_BITS) - 1
 const PLAIN = 0
 const PERCENT = 1
@@ -45,6 +45,11 @@ const U_LOW = 8
 // One backslash and up to six more: JSON within JSON doubles them.
 const BACKSLASH = 9
 const LAST_BACKSLASH = 15
+// Base64 in lines: a line's end before this character, as it is or as JSON has it.
+const CR = 16
+const CR_BACKSLASH = 17
+const CR_BACKSLASHES = 18
+const NEW_LINE = 19
 
 const ord = (text: string) => text.charCodeAt(0)
 
@@ -64,7 +69,8 @@ export function spell(secrets: string[]): Spellings {
   })
   const positionAt = (place: number, mode: number): Position => {
     const [kind = END, byte = 0, next = 0] = [kinds[place], bytes[place], bytes[place + 1]]
-    return { place, kind, mode, byte, next }
+    const wraps = kind === BASE64 && place > 0 && kinds[place - 1] === BASE64
+    return { place, kind, mode, byte, next, wraps }
   }
   return {
     starts,
@@ -78,8 +84,8 @@ export function spell(secrets: string[]): Spellings {
 const knownWritings = new Map<number, Writings>()
 
 function writingsOf(position: Position): Writings {
-  const { kind, byte, next } = position
-  const key = (kind << 16) | (byte << 8) | (kind === UTF8 ? next : 0)
+  const { kind, byte, next, wraps } = position
+  const key = (Number(wraps) << 20) | (kind << 16) | (byte << 8) | (kind === UTF8 ? next : 0)
   const known = knownWritings.get(key)
   if (known) return known
   const writings: number[][] = []
@@ -122,6 +128,8 @@ interface Position {
   byte: number
   /** The byte after it in the chain */
   next: number
+  /** Whether a new line may begin before it */
+  wraps: boolean
 }
 
 function edgesOf(position: Position): Edge[] {
@@ -130,6 +138,7 @@ function edgesOf(position: Position): Edge[] {
   const done = (place + 1) << MODE_BITS
   if (kind === END) return []
   if (mode === PLAIN) return plainEdges(position)
+  if (mode >= CR) return newLineEdges(position)
   if (mode >= BACKSLASH) return backslashEdges(position)
   if (mode === PERCENT) return [...nibbles(position, 4, to(PERCENT_LOW)), [ord('2'), to(PERCENT_2)]]
   // %252F is %2F, encoded once more.
@@ -144,23 +153,39 @@ function edgesOf(position: Position): Edge[] {
   return nibbles(character, 0, twoBytes ? (place + 2) << MODE_BITS : done)
 }
 
-function plainEdges({ place, kind, byte }: Position): Edge[] {
+function plainEdges({ place, kind, byte, wraps }: Position): Edge[] {
   const done = (place + 1) << MODE_BITS
   const edges: Edge[] = variants(kind, byte).map((variant) => [variant, done])
   if (kind === HEX) return edges
+  if (wraps) edges.push([ord('\r'), (place << MODE_BITS) | CR], [ord('\n'), (place << MODE_BITS) | NEW_LINE])
   // Forms write a space as "+".
   if (byte === ord(' ')) edges.push([ord('+'), done])
   edges.push([ord('%'), (place << MODE_BITS) | PERCENT], [ord('\\'), (place << MODE_BITS) | BACKSLASH])
   return edges
 }
 
-function backslashEdges({ place, mode, byte }: Position): Edge[] {
+function backslashEdges({ place, mode, byte, wraps }: Position): Edge[] {
   const done = (place + 1) << MODE_BITS
   const edges: Edge[] = [[ord('u'), (place << MODE_BITS) | U]]
   if (mode < LAST_BACKSLASH) edges.push([ord('\\'), (place << MODE_BITS) | (mode + 1)])
   if (/[!-/:-@[-`{-~]/.test(String.fromCharCode(byte))) edges.push([byte, done])
   if (byte === ord('\t')) edges.push([ord('t'), done])
+  if (wraps) {
+    edges.push([ord('r'), (place << MODE_BITS) | CR], [ord('n'), (place << MODE_BITS) | NEW_LINE])
+  }
   return edges
+}
+
+function newLineEdges({ place, kind, mode, byte }: Position): Edge[] {
+  const to = (next: number): number => (place << MODE_BITS) | next
+  if (mode === NEW_LINE) return variants(kind, byte).map((variant) => [variant, (place + 1) << MODE_BITS])
+  if (mode === CR)
+    return [
+      [ord('\n'), to(NEW_LINE)],
+      [ord('\\'), to(CR_BACKSLASH)],
+    ]
+  const twice: Edge[] = mode === CR_BACKSLASH ? [[ord('\\'), to(CR_BACKSLASHES)]] : []
+  return [[ord('n'), to(NEW_LINE)], ...twice]
 }
 
 /** A byte as it may stand there: hexadecimal has two cases, base64 two alphabets. */
