@@ -124,7 +124,7 @@ describe('a body', () => {
       { path: 'name', message: expect.stringContaining('expected string') },
       { path: 'nam', message: 'Unknown key "nam"' },
       { path: 'with.dot', message: 'Unknown key "with.dot"' },
-      { path: 'agent', message: '"credentials" is not supported yet by this version' },
+      { path: 'agent', message: '"agent" is not supported yet by this version' },
     ])
     expect(body.error.message).toContain('and 3 more')
   })
