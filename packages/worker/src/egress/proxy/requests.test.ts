@@ -65,7 +65,10 @@ describe('HTTP/1', () => {
     const socket = await world.openPlain('plain.test')
     socket.write('GET / HTTP/1.1\r\nHost: plain.test\r\n')
     for (let at = 0; at < 100; at++) socket.write(`X-${at}: ${'a'.repeat(1000)}\r\n`)
-    expect(await all(socket)).toMatch(/^HTTP\/1.1 431 /)
+    // Whoever still sends may be cut off before the answer could be read; the record tells in any case.
+    expect(await all(socket).catch((error: NodeJS.ErrnoException) => error.code)).toMatch(
+      /^(HTTP\/1.1 431 |EPIPE|ECONNRESET)/,
+    )
     expect(await world.slot.records()).toMatchObject([{ reason: 'request-malformed', status: 431 }])
   })
 
