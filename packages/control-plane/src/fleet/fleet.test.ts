@@ -155,7 +155,7 @@ test('the fleet is the operator’s: other organizations are refused', async () 
   expect((await plane.call('GET', '/v1/fleet', { key })).status).toBe(403)
 })
 
-test('the end of a session is refused under a lease that is not its own', async () => {
+test('output and end of a session are refused under a lease that is not its own', async () => {
   const worker = await enrol('stale')
   await plane.call('POST', '/v1/sessions', { body: request() })
   const [taken] = (await claim(worker.credential)) as { sessionId: string; fence: number }[]
@@ -164,4 +164,10 @@ test('the end of a session is refused under a lease that is not its own', async 
   const path = `/worker/sessions/${taken?.sessionId}/finish`
   const late = await plane.call('POST', path, { key: worker.credential, body })
   expect([late.status, late.body.error.code]).toEqual([409, 'LEASE_LOST'])
+  const output = { fence: body.fence, first: 1, chunks: [] }
+  const said = await plane.call('POST', `/worker/sessions/${taken?.sessionId}/output`, {
+    key: worker.credential,
+    body: output,
+  })
+  expect([said.status, said.body.error.code]).toEqual([409, 'LEASE_LOST'])
 })
